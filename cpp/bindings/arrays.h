@@ -1,0 +1,38 @@
+#ifndef FEEDFAST_CPP_BINDINGS_ARRAYS_H_
+#define FEEDFAST_CPP_BINDINGS_ARRAYS_H_
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+
+#include "cpp/common/span.h"
+
+namespace feedfast::bindings {
+
+// C-contiguous and of exactly this dtype; arguments are declared noconvert, because a silent copy
+// of a table is a performance bug.
+template <typename T>
+using CArray = pybind11::array_t<T, pybind11::array::c_style>;
+
+template <typename T>
+Span<const T> AsSpan(const CArray<T>& array) {
+  return {array.data(), static_cast<std::int64_t>(array.size())};
+}
+
+template <typename T>
+Span<T> AsMutableSpan(CArray<T>& array) {
+  return {array.mutable_data(), static_cast<std::int64_t>(array.size())};
+}
+
+// ValueError when `array` has not `rank` dimensions.
+inline void RequireRank(const char* name, const pybind11::array& array, int rank) {
+  if (array.ndim() != rank)
+    throw pybind11::value_error(std::string(name) + " must have " + std::to_string(rank) +
+                                " dimensions; got " + std::to_string(array.ndim()));
+}
+
+}  // namespace feedfast::bindings
+
+#endif  // FEEDFAST_CPP_BINDINGS_ARRAYS_H_

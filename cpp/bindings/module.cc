@@ -1,0 +1,12 @@
+#include <pybind11/pybind11.h>
+
+#include "cpp/bindings/registers.h"
+#include "cpp/bindings/status_to_python.h"
+#include "cpp/common/cpu_target.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Native kernels of feedfast. Use the public modules of feedfast instead.";
+  // A target that was asked for and cannot be had is an error at import, not a silent fallback.
+  feedfast::bindings::ThrowIfError(feedfast::SelectedCpuTarget().status());
+  feedfast::bindings::RegisterRuntime(m);
+}

@@ -1,0 +1,13 @@
+#ifndef FEEDFAST_CPP_BINDINGS_REGISTERS_H_
+#define FEEDFAST_CPP_BINDINGS_REGISTERS_H_
+
+#include <pybind11/pybind11.h>
+
+namespace feedfast::bindings {
+
+// One function per core folder; each adds its part of feedfast._core.
+void RegisterRuntime(pybind11::module_& m);
+
+}  // namespace feedfast::bindings
+
+#endif  // FEEDFAST_CPP_BINDINGS_REGISTERS_H_

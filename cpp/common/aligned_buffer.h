@@ -1,0 +1,57 @@
+#ifndef FEEDFAST_CPP_COMMON_ALIGNED_BUFFER_H_
+#define FEEDFAST_CPP_COMMON_ALIGNED_BUFFER_H_
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+#include "cpp/common/span.h"
+
+namespace feedfast {
+
+inline constexpr std::int64_t kCacheLineBytes = 64;
+
+// `size` zeroed elements whose first byte lies on a cache line. Move-only. Throws std::bad_alloc.
+template <typename T>
+class AlignedBuffer {
+  static_assert(std::is_trivially_copyable_v<T>, "AlignedBuffer holds plain data");
+
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(std::int64_t size) : data_(Allocate(size)), size_(size) {}
+
+  T* data() noexcept { return data_.get(); }
+  const T* data() const noexcept { return data_.get(); }
+  std::int64_t size() const noexcept { return size_; }
+  T& operator[](std::int64_t i) noexcept { return span()[i]; }
+  const T& operator[](std::int64_t i) const noexcept { return span()[i]; }
+  Span<T> span() noexcept { return {data_.get(), size_}; }
+  Span<const T> span() const noexcept { return {data_.get(), size_}; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const noexcept {
+      ::operator delete (p, std::align_val_t{kCacheLineBytes});
+    }
+  };
+
+  static T* Allocate(std::int64_t size) {
+    if (size <= 0) return nullptr;
+    if (size > std::numeric_limits<std::int64_t>::max() / static_cast<std::int64_t>(sizeof(T)))
+      throw std::bad_alloc();
+    const auto bytes = static_cast<std::size_t>(size) * sizeof(T);
+    void* p = ::operator new (bytes, std::align_val_t{kCacheLineBytes});
+    std::memset(p, 0, bytes);
+    return static_cast<T*>(p);
+  }
+
+  std::unique_ptr<T, Free> data_;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace feedfast
+
+#endif  // FEEDFAST_CPP_COMMON_ALIGNED_BUFFER_H_

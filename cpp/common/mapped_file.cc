@@ -1,0 +1,56 @@
+#include "cpp/common/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace feedfast {
+namespace {
+
+Status ErrnoStatus(const std::string& path, int error) {
+  if (error == ENOENT) return NotFound("'", path, "' does not exist");
+  return InvalidArgument("cannot open '", path, "': ", std::strerror(error));
+}
+
+// Closes the descriptor on every way out of Open.
+struct Descriptor {
+  int fd;
+  ~Descriptor() { ::close(fd); }
+};
+
+}  // namespace
+
+StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(path, errno);
+  const Descriptor descriptor{fd};
+  struct stat info = {};
+  if (::fstat(fd, &info) != 0) return ErrnoStatus(path, errno);
+  if (!S_ISREG(info.st_mode)) return InvalidArgument("'", path, "' is not a regular file");
+  if (info.st_size == 0) return MappedFile();
+  void* address =
+      ::mmap(nullptr, static_cast<std::size_t>(info.st_size), PROT_READ, MAP_SHARED, fd, 0);
+  if (address == MAP_FAILED)
+    return ResourceExhausted("cannot map '", path, "' (", info.st_size,
+                             " bytes): ", std::strerror(errno));
+  return MappedFile({static_cast<const std::uint8_t*>(address), info.st_size});
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty())
+    ::munmap(const_cast<std::uint8_t*>(bytes_.data()), static_cast<std::size_t>(bytes_.size()));
+}
+
+}  // namespace feedfast

@@ -1,0 +1,27 @@
+from typing import TypedDict
+
+class BuildInfo(TypedDict):
+    version: str
+    compiler: str
+    cuda: bool
+    tensorflow: str | None
+
+# runtime: cpp/bindings/register_runtime.cc
+__version__: str
+
+def cpu_target() -> str: ...
+def supported_cpu_targets() -> list[str]: ...
+def force_cpu_target(name: str) -> None: ...
+def build_info() -> BuildInfo: ...
+
+# mph: cpp/bindings/register_mph.cc
+
+# embedding_kernels: cpp/bindings/register_embedding_kernels.cc
+
+# gated_mlp: cpp/bindings/register_gated_mlp.cc
+
+# tree_encoder: cpp/bindings/register_tree_encoder.cc
+
+# allreduce: cpp/bindings/register_allreduce.cc
+
+# scorer: cpp/bindings/register_scorer.cc

@@ -1,0 +1,1 @@
+"""The `feedfast` command: one module per subcommand, argument parsing and printing only."""

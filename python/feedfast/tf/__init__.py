@@ -1,0 +1,11 @@
+"""Drop-in TensorFlow ops and Keras layers on feedfast's kernels (`import feedfast.tf as fft`).
+
+The op library is loaded when this package is imported, so that SavedModels with feedfast ops load
+after `import feedfast.tf`.
+"""
+
+from __future__ import annotations
+
+from feedfast.tf import _library
+
+_library.ops()

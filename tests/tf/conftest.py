@@ -1,0 +1,9 @@
+"""Op tests need TensorFlow; its own import warnings are not ours."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import feedfast.tf
