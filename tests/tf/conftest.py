@@ -6,4 +6,4 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import feedfast.tf
+    import feedfast.tf  # noqa: F401

@@ -10,6 +10,10 @@ from types import ModuleType
 import feedfast
 
 _NAME = "_feedfast_ops.so"
+_REBUILD = (
+    "FEEDFAST_WITH_TF=ON pip install --no-cache-dir --no-build-isolation --no-binary feedfast "
+    "--force-reinstall --no-deps feedfast"
+)
 
 
 def _find_library() -> Path | None:
@@ -50,18 +54,15 @@ def ops() -> ModuleType:
     library = _find_library()
     if library is None:
         raise ImportError(
-            "this install of feedfast has no TensorFlow ops; with TensorFlow installed, rebuild with: "
-            "FEEDFAST_WITH_TF=ON pip install --no-cache-dir --no-build-isolation "
-            "--no-binary feedfast --force-reinstall --no-deps feedfast"
+            "this install of feedfast has no TensorFlow ops; with TensorFlow installed, rebuild "
+            f"with: {_REBUILD}"
         )
     built_for = _built_for(library)
     running = ".".join(tf.__version__.split(".")[:2])
     if running != built_for:
         raise ImportError(
-            f"feedfast ops were built for TensorFlow {built_for} but {tf.__version__} is installed; "
-            f"install tensorflow-cpu~={built_for}.0, or rebuild with: FEEDFAST_WITH_TF=ON pip install "
-            "--no-cache-dir --no-build-isolation --no-binary feedfast --force-reinstall --no-deps "
-            "feedfast"
+            f"feedfast ops were built for TensorFlow {built_for} but {tf.__version__} is "
+            f"installed; install tensorflow-cpu~={built_for}.0, or rebuild with: {_REBUILD}"
         )
     module: ModuleType = tf.load_op_library(str(library))
     return module
