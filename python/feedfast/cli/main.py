@@ -3,15 +3,81 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import logging
+import sys
 from collections.abc import Sequence
 
 import feedfast
 
+# Module of feedfast.cli and one line of help; the module is imported when it is chosen, so that
+# `feedfast --help` and the commands of the base wheel load nothing they do not need.
+COMMANDS = {
+    "bench": "run the repository's benchmarks with their peers",
+}
+
+# The extra that brings a package, for the message when it is missing.
+_EXTRA_OF = {
+    "tensorflow": "tf",
+    "pyarrow": "data",
+    "xgboost": "train",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "jinja2": "train",
+}
+
+
+def _module_name(command: str) -> str:
+    return f"feedfast.cli.{command}"
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser of the whole command line, with the arguments of `command` alone filled in."""
+    parser = argparse.ArgumentParser(
+        prog="feedfast", description="From raw string IDs to a ranked feed."
+    )
+    parser.add_argument("--version", action="version", version=feedfast.__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=help_text,
+            description=help_text[0].upper() + help_text[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        if name == command:
+            importlib.import_module(_module_name(name)).add_arguments(subparser)
+        subparser.add_argument(
+            "--json", action="store_true", help="print the machine-readable result alone"
+        )
+    return parser
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv` (default: the process's arguments), run one subcommand, return its exit code."""
-    parser = argparse.ArgumentParser(prog="feedfast", description=feedfast.__doc__)
-    parser.add_argument("--version", action="version", version=feedfast.__version__)
-    parser.parse_args(argv)
-    parser.print_help()
-    return 0
+    """Parse `argv` (default: the process's arguments), run one subcommand, return its exit code.
+
+    Bad input of any kind ends with one line on stderr and exit code 2.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        parsed = build_parser(command if command in COMMANDS else None).parse_args(arguments)
+        code: int = importlib.import_module(_module_name(parsed.command)).run(parsed)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA_OF:
+            raise
+        print(
+            f"feedfast {command}: needs the package {package}; install it with: "
+            f"pip install 'feedfast[{_EXTRA_OF[package]}]'",
+            file=sys.stderr,
+        )
+        return 2
+    except (ValueError, IndexError, OSError, ImportError) as error:
+        print(f"feedfast {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"feedfast {command}: interrupted", file=sys.stderr)
+        return 130
+    return code
