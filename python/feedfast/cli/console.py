@@ -89,7 +89,7 @@ class _RichProgress:
 
 
 class Console:
-    """Output of one command; with `as_json` only `result` prints to stdout, as one JSON document."""
+    """Output of one command; with `as_json` stdout carries the JSON of `result` alone."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
