@@ -55,7 +55,10 @@ function(feedfast_add_kernels library)
     feedfast_configure_library(${objects})
     target_compile_definitions(${objects} PRIVATE FEEDFAST_TARGET=${cpu}
                                                   $<$<BOOL:${FEEDFAST_X86}>:FEEDFAST_X86>)
+    # GCC 12 takes _mm512_undefined_* of its own headers for a use of uninitialized values.
     target_compile_options(${objects} PRIVATE -O3 -fno-math-errno -fno-trapping-math
+                                              -Wno-maybe-uninitialized -Wno-uninitialized
+                                              -fno-exceptions
                                               ${feedfast_flags_${cpu}})
     target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)
     set_property(GLOBAL APPEND PROPERTY FEEDFAST_KERNEL_OBJECTS ${objects})

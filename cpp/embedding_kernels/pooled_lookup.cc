@@ -1,0 +1,57 @@
+#include "cpp/embedding_kernels/pooled_lookup.h"
+
+#include <algorithm>
+
+#include "cpp/common/aligned_buffer.h"
+#include "cpp/common/parallel_for.h"
+#include "cpp/embedding_kernels/pooled_lookup_kernel.h"
+
+namespace feedfast::embedding_kernels {
+namespace {
+
+// Cache lines in flight that hide the memory latency of random rows: about 128 on the machine of
+// bench_pooled_lookup.
+constexpr std::int64_t kLinesInFlight = 128;
+
+}  // namespace
+
+BagRange MakeBagRange(const Table& table, const Bags& bags, Pooling pooling, std::int64_t begin_bag,
+                      std::int64_t end_bag) noexcept {
+  const std::int64_t row_bytes = RowBytes(table.format, table.dim);
+  const std::int64_t row_lines = row_bytes / kCacheLineBytes + 1;
+  return {static_cast<const std::uint8_t*>(table.data),
+          row_bytes,
+          table.dim,
+          table.format,
+          bags.values.data(),
+          bags.offsets.data(),
+          bags.weights,
+          pooling,
+          begin_bag,
+          end_bag,
+          std::clamp<std::int64_t>(kLinesInFlight / row_lines, 1, 64)};
+}
+
+void PooledLookupRange(const Table& table, const Bags& bags, Pooling pooling, float* out,
+                       std::int64_t out_stride, std::int64_t begin_bag,
+                       std::int64_t end_bag) noexcept {
+  static constexpr KernelTable<decltype(&scalar::PoolBags)> kKernels =
+      FEEDFAST_KERNEL_TABLE(PoolBags);
+  kKernels.Get()({MakeBagRange(table, bags, pooling, begin_bag, end_bag), out, out_stride});
+}
+
+void PooledLookup(const Table& table, const Bags& bags, Pooling pooling, float* out,
+                  std::int64_t out_stride, int threads) {
+  const std::int64_t num_bags = bags.num_bags();
+  if (threads == 1) {
+    PooledLookupRange(table, bags, pooling, out, out_stride, 0, num_bags);
+    return;
+  }
+  // Eight ranges per thread even out bags of different length.
+  const std::int64_t grain = std::max<std::int64_t>(1, num_bags / (8 * std::int64_t{threads}));
+  ParallelFor(num_bags, grain, threads, [&](std::int64_t begin, std::int64_t end) {
+    PooledLookupRange(table, bags, pooling, out, out_stride, begin, end);
+  });
+}
+
+}  // namespace feedfast::embedding_kernels

@@ -1,0 +1,42 @@
+#ifndef FEEDFAST_CPP_EMBEDDING_KERNELS_TABLE_H_
+#define FEEDFAST_CPP_EMBEDDING_KERNELS_TABLE_H_
+
+#include <cstdint>
+
+namespace feedfast::embedding_kernels {
+
+// How one row of a table lies in memory; rows follow each other without gaps.
+enum class RowFormat {
+  kFloat32,      // dim floats
+  kFloat16,      // dim IEEE halves
+  kBfloat16,     // dim bfloat16
+  kInt8Rowwise,  // half scale, half bias, dim uint8 codes q: w = scale * q + bias
+};
+
+inline constexpr std::int64_t kInt8HeaderBytes = 4;
+
+// Bytes from one row to the next.
+constexpr std::int64_t RowBytes(RowFormat format, std::int64_t dim) {
+  switch (format) {
+    case RowFormat::kFloat32:
+      return 4 * dim;
+    case RowFormat::kFloat16:
+    case RowFormat::kBfloat16:
+      return 2 * dim;
+    case RowFormat::kInt8Rowwise:
+      break;
+  }
+  return kInt8HeaderBytes + dim;
+}
+
+// A view of an embedding table [num_rows, dim] that somebody else owns. No alignment is required.
+struct Table {
+  const void* data = nullptr;
+  std::int64_t num_rows = 0;
+  std::int64_t dim = 0;  // >= 1
+  RowFormat format = RowFormat::kFloat32;
+};
+
+}  // namespace feedfast::embedding_kernels
+
+#endif  // FEEDFAST_CPP_EMBEDDING_KERNELS_TABLE_H_

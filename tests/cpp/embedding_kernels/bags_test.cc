@@ -1,0 +1,55 @@
+#include "cpp/embedding_kernels/bags.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace feedfast::embedding_kernels {
+namespace {
+
+std::string Violation(const std::vector<std::int64_t>& values,
+                      const std::vector<std::int64_t>& offsets, std::int64_t num_rows,
+                      const float* weights = nullptr) {
+  return ValidateBags({values, offsets, weights}, num_rows).message();
+}
+
+TEST(BagsTest, EmptyBatchEmptyBagsAndBothEndsOfTheTableAreValid) {
+  EXPECT_EQ(Violation({}, {0}, 0), "");
+  EXPECT_EQ(Violation({}, {0, 0, 0}, 0), "");
+  EXPECT_EQ(Violation({0, 9, 9}, {0, 0, 3}, 10), "");
+}
+
+TEST(BagsTest, ViolationsNameArgumentPositionValueAndLimit) {
+  EXPECT_EQ(Violation({}, {}, 10), "offsets is empty; it needs num_bags + 1 values");
+  EXPECT_EQ(Violation({1}, {1, 1}, 10), "offsets[0] = 1 must be 0");
+  EXPECT_EQ(Violation({1, 2}, {0, 2, 1, 2}, 10), "offsets[2] = 1 is below offsets[1] = 2");
+  EXPECT_EQ(Violation({1, 2}, {0, 1}, 10), "offsets[1] = 1 must equal the number of values, 2");
+  EXPECT_EQ(Violation({1}, {0, 2}, 10), "offsets[1] = 2 must equal the number of values, 1");
+  EXPECT_EQ(Violation({3, 10}, {0, 2}, 10), "values[1] = 10 is not a row of a table with 10 rows");
+  EXPECT_EQ(Violation({-1}, {0, 1}, 10), "values[0] = -1 is not a row of a table with 10 rows");
+  EXPECT_EQ(Violation({0}, {0, 1}, 0), "values[0] = 0 is not a row of a table with 0 rows");
+  const float weights[] = {1.0f, std::numeric_limits<float>::quiet_NaN()};
+  EXPECT_EQ(Violation({1, 2}, {0, 2}, 10, weights), "weights[1] = nan is not finite");
+  const float infinite[] = {-INFINITY, 1.0f};
+  EXPECT_EQ(Violation({1, 2}, {0, 2}, 10, infinite), "weights[0] = -inf is not finite");
+}
+
+TEST(BagsTest, OnlyAnIdOutsideTheTableIsOutOfRange) {
+  const std::vector<std::int64_t> values = {7};
+  const std::vector<std::int64_t> offsets = {0, 1};
+  EXPECT_EQ(ValidateBags({values, offsets}, 7).code(), StatusCode::kOutOfRange);
+  EXPECT_EQ(ValidateBags({{}, offsets}, 7).code(), StatusCode::kInvalidArgument);
+}
+
+TEST(BagsTest, PoolingNames) {
+  EXPECT_EQ(ParsePooling("sqrtn").value(), Pooling::kSqrtN);
+  EXPECT_EQ(ParsePooling("max").status().message(),
+            "pooling 'max' is unknown; allowed: sum, mean, sqrtn");
+}
+
+}  // namespace
+}  // namespace feedfast::embedding_kernels
