@@ -1,4 +1,8 @@
+from collections.abc import Sequence
 from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 class BuildInfo(TypedDict):
     version: str
@@ -13,6 +17,9 @@ def cpu_target() -> str: ...
 def supported_cpu_targets() -> list[str]: ...
 def force_cpu_target(name: str) -> None: ...
 def build_info() -> BuildInfo: ...
+
+# store: cpp/bindings/register_store.cc
+def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: ...
 
 # mph: cpp/bindings/register_mph.cc
 
