@@ -1,0 +1,22 @@
+"""The model store: a folder of immutable, content-addressed blobs and manifests that name them.
+
+The format is described in docs/formats/model_store.md.
+"""
+
+from __future__ import annotations
+
+from feedfast.store.manifest import BlobRef, Manifest, Section
+from feedfast.store.model_store import ModelStore, ModelVersion
+from feedfast.store.reader import OpenedModel, SectionSize
+from feedfast.store.writer import ModelWriter
+
+__all__ = [
+    "BlobRef",
+    "Manifest",
+    "ModelStore",
+    "ModelVersion",
+    "ModelWriter",
+    "OpenedModel",
+    "Section",
+    "SectionSize",
+]

@@ -1,0 +1,204 @@
+"""Opens one model version: checks it and maps its sections."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast import _core
+from feedfast.store import tensor_file
+from feedfast.store.manifest import MAX_MANIFEST_BYTES, BlobRef, Kind, Manifest, Section
+from feedfast.store.tensor_file import TensorHeader
+from feedfast.store.writer import ROWS, TENSOR_ALIGN
+
+Verify = Literal["header", "full"]
+VERIFY: tuple[Verify, ...] = get_args(Verify)
+
+
+@dataclass(frozen=True, slots=True)
+class SectionSize:
+    """Bytes of one section, and its share of the sum over all sections of the model."""
+
+    name: str
+    kind: Kind
+    num_bytes: int
+    share: float
+
+
+class OpenedModel:
+    """A model version whose sections are mapped read-only.
+
+    The arrays are views of the mapping, which lives as long as any of them: closing, replacing or
+    collecting the store's files does not take it away from a request that runs.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest, *, verify: Verify) -> None:
+        self.manifest = manifest
+        self._root = root
+        self._where = f"{root}: model {manifest.model!r} version {manifest.version}"
+        self._arrays: dict[str, NDArray[Any] | dict[str, NDArray[Any]]] = {}
+        for section in manifest.sections.values():
+            for blob in section.blobs:
+                self._check_blob(section, blob, verify=verify)
+            try:
+                self._arrays[section.name] = self._map(section)
+            except ValueError as error:
+                raise ValueError(f"{self._where}: section {section.name!r}: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"OpenedModel({self.manifest.model!r}, {self.manifest.version!r})"
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What the model's writer passed to `publish`."""
+        return self.manifest.description
+
+    def section(self, name: str, kind: Kind) -> Section:
+        """The section, when the model has it and it is of this kind.
+
+        Raises:
+            ValueError: It is missing or of another kind.
+        """
+        section = self.manifest.sections.get(name)
+        if section is None:
+            raise ValueError(f"{self._where}: section {name!r} is missing")
+        if section.kind != kind:
+            raise ValueError(
+                f"{self._where}: section {name!r} is of kind {section.kind!r}; {kind!r} is needed"
+            )
+        return section
+
+    def table(self, name: str) -> NDArray[Any]:
+        """The rows of a table, as `ModelWriter.add_table` took them: one array over all blocks."""
+        self.section(name, "table")
+        table = self._arrays[name]
+        assert isinstance(table, np.ndarray)
+        return table
+
+    def tensors(self, name: str) -> Mapping[str, NDArray[Any]]:
+        """The arrays of a section of kind `tensors`."""
+        self.section(name, "tensors")
+        tensors = self._arrays[name]
+        assert isinstance(tensors, dict)
+        return tensors
+
+    def image(self, name: str, *, layout: str) -> NDArray[np.uint8]:
+        """The bytes of a section of kind `image`.
+
+        Raises:
+            ValueError: The section is missing, or of another kind or layout.
+        """
+        section = self.section(name, "image")
+        if section.layout != layout:
+            raise ValueError(
+                f"{self._where}: section {name!r} has layout {section.layout!r}; "
+                f"{layout!r} is needed"
+            )
+        image = self._arrays[name]
+        assert isinstance(image, np.ndarray)
+        return image
+
+    def section_sizes(self) -> tuple[SectionSize, ...]:
+        """Bytes of each section, the largest first."""
+        sections = self.manifest.sections.values()
+        total = max(1, sum(section.num_bytes for section in sections))
+        return tuple(
+            SectionSize(section.name, section.kind, section.num_bytes, section.num_bytes / total)
+            for section in sorted(sections, key=lambda s: (-s.num_bytes, s.name))
+        )
+
+    def _path(self, blob: BlobRef) -> Path:
+        return self._root / "blobs" / blob.sha256
+
+    def _check_blob(self, section: Section, blob: BlobRef, *, verify: Verify) -> None:
+        """Size, and for `full` every byte."""
+        problem = None
+        try:
+            with self._path(blob).open("rb") as file:
+                num_bytes = os.fstat(file.fileno()).st_size
+                if num_bytes != blob.num_bytes:
+                    problem = f"has {num_bytes} bytes; the manifest says {blob.num_bytes}"
+                elif verify == "full":
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    if digest != blob.sha256:
+                        problem = f"is altered: its sha256 is {digest}"
+        except FileNotFoundError:
+            problem = "is missing"
+        if problem is not None:
+            raise ValueError(
+                f"{self._where}: section {section.name!r}: blob {blob.sha256} {problem}"
+            )
+
+    def _header(self, blob: BlobRef) -> TensorHeader:
+        with self._path(blob).open("rb") as file:
+            head = file.read(8)
+            length = min(int.from_bytes(head, "little"), tensor_file.MAX_HEADER_BYTES)
+            head += file.read(length)
+        try:
+            header = tensor_file.parse_header(head, blob.num_bytes)
+        except ValueError as error:
+            raise ValueError(f"blob {blob.sha256}: {error}") from None
+        if header.data_start % TENSOR_ALIGN != 0:
+            raise ValueError(
+                f"blob {blob.sha256}: data start at byte {header.data_start}, "
+                f"which is not a multiple of {TENSOR_ALIGN}"
+            )
+        return header
+
+    def _map(self, section: Section) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        if section.kind == "table":
+            return self._map_table(section)
+        (blob,) = section.blobs
+        file = _core.map_blocks([(os.fsencode(self._path(blob)), 0, blob.num_bytes)])
+        if section.kind == "image":
+            return file
+        header = self._header(blob)
+        return {name: tensor_file.view_tensor(file, header, name) for name in header.tensors}
+
+    def _map_table(self, section: Section) -> NDArray[Any]:
+        dtype = np.dtype(np.float32 if section.layout == "float32" else np.uint8)
+        columns = section.row_bytes // dtype.itemsize
+        blocks = []
+        for blob in section.blobs:
+            header = self._header(blob)
+            spec = header.tensors.get(ROWS)
+            if len(header.tensors) != 1 or spec is None or spec.dtype != dtype:
+                raise ValueError(f"blob {blob.sha256} is not one tensor {ROWS!r} of {dtype}")
+            if spec.shape != (blob.num_rows, columns):
+                raise ValueError(
+                    f"blob {blob.sha256} has shape {spec.shape}; "
+                    f"the manifest says {(blob.num_rows, columns)}"
+                )
+            blocks.append((os.fsencode(self._path(blob)), header.data_start, spec.end))
+        rows = _core.map_blocks(blocks)
+        return rows.view(dtype).reshape(section.shape[0], columns)
+
+
+def read_manifest(path: Path, model: str, version: str) -> Manifest:
+    """Reads `models/<model>/<version>/manifest.json` under the store at `path`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It cannot be trusted; the message names the file.
+    """
+    file = path / "models" / model / version / "manifest.json"
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ValueError(
+            f"{file}: {file.stat().st_size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}"
+        )
+    try:
+        manifest = Manifest.from_json(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if (manifest.model, manifest.version) != (model, version):
+        raise ValueError(
+            f"{file}: is the manifest of {manifest.model!r} version {manifest.version}"
+        )
+    return manifest

@@ -1,0 +1,177 @@
+"""Writes one model version into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast.store import files, tensor_file
+from feedfast.store.manifest import LAYOUTS, BlobRef, Layout, Manifest, Section, check_name
+
+BLOCK_BYTES = 16 << 20
+TENSOR_ALIGN = 64
+TABLE_ALIGN = 4096
+# The tensor of a table block's file.
+ROWS = "rows"
+
+
+def rows_per_block(row_bytes: int) -> int:
+    """Rows of one block of a split table: at least 16 MiB and a multiple of 1024 rows.
+
+    The bytes of a block are a multiple of 2 MiB, so that blocks mapped side by side can use huge
+    pages, unless that makes blocks larger than 64 MiB; then they are a multiple of 4096.
+    """
+    for unit in (2 << 20, TABLE_ALIGN):
+        step = math.lcm(1024, unit // math.gcd(row_bytes, unit))
+        rows = -(-BLOCK_BYTES // (step * row_bytes)) * step
+        if rows * row_bytes <= 4 * BLOCK_BYTES:
+            break
+    return rows
+
+
+class ModelWriter:
+    """Collects the sections of one model version; `publish` makes them visible at once.
+
+    Blobs are written as they are added, under their digest; a blob that the store has already is
+    not written again. Nothing refers to them until `publish` has renamed the manifest into place,
+    so a writer that is killed leaves at most unused blobs and temporary names. Several writers may
+    work on one store and one model at a time: each gets a version of its own.
+    """
+
+    def __init__(self, store_path: str | os.PathLike[str], model: str) -> None:
+        self._root = Path(store_path)
+        self._model = check_name("model", model)
+        self._blobs = self._root / "blobs"
+        self._sections: dict[str, Section] = {}
+        files.make_folders(self._blobs)
+
+    def add_table(self, name: str, table: NDArray[Any], *, layout: Layout = "float32") -> None:
+        """Adds a matrix as row blocks.
+
+        Args:
+            name: Section name.
+            table: float32 [rows, dim] for layout `float32`; uint8 [rows, 4 + dim] for
+                `int8_rowwise`: float16 scale, float16 bias, then the codes, w = scale * q + bias.
+            layout: How a row is stored.
+
+        Raises:
+            ValueError: Unknown layout, a dtype or rank that it does not have, a name used twice.
+        """
+        if layout not in LAYOUTS:
+            raise ValueError(
+                f"section {name!r}: layout {layout!r} is unknown; allowed: {', '.join(LAYOUTS)}"
+            )
+        dtype = np.dtype(np.float32 if layout == "float32" else np.uint8)
+        header_columns = 0 if layout == "float32" else 4
+        if table.ndim != 2 or table.dtype != dtype or table.shape[1] <= header_columns:
+            raise ValueError(
+                f"section {name!r}: a table of layout {layout!r} is {dtype} with "
+                f"2 dimensions and more than {header_columns} columns; got "
+                f"{table.dtype} of shape {table.shape}"
+            )
+        num_rows, columns = table.shape
+        step = rows_per_block(columns * dtype.itemsize)
+        blobs = []
+        for first in range(0, num_rows, step) or (0,):
+            block = np.ascontiguousarray(table[first : first + step])
+            digest, num_bytes = self._add_tensors({ROWS: block}, align=TABLE_ALIGN)
+            blobs.append(BlobRef(digest, num_bytes, block.shape[0]))
+        self._add(
+            Section(name, "table", tuple(blobs), layout, (num_rows, columns - header_columns))
+        )
+
+    def add_tensors(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Adds named arrays as one safetensors file. None at all is allowed.
+
+        Raises:
+            ValueError: A dtype that is not stored, or a name used twice.
+        """
+        arrays = {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}
+        self._add(
+            Section(name, "tensors", (BlobRef(*self._add_tensors(arrays, align=TENSOR_ALIGN)),))
+        )
+
+    def add_image(self, name: str, image: bytes | memoryview, *, layout: str) -> None:
+        """Adds a blob with a format of its own, named by `layout`.
+
+        Raises:
+            ValueError: A name used twice.
+        """
+        blob = BlobRef(*self._add_blob([image]))
+        self._add(Section(name, "image", (blob,), check_name("layout", layout)))
+
+    def publish(self, description: Mapping[str, Any] | None = None) -> str:
+        """Makes the sections a version of the model and returns its number, such as `000001`.
+
+        The number is one above the largest at the moment of the rename.
+
+        Args:
+            description: JSON values that the model's reader needs.
+        """
+        folder = self._root / "models" / self._model
+        files.make_folders(folder)
+        files.sync_folder(self._blobs)
+        number = 1 + max(
+            (int(name) for name in os.listdir(folder) if name.isascii() and name.isdecimal()),
+            default=0,
+        )
+        while True:
+            version = f"{number:06d}"
+            manifest = Manifest(self._model, version, self._sections, description or {})
+            unfinished = files.temporary_sibling(folder / version)
+            unfinished.mkdir()
+            try:
+                files.write_synced(unfinished / "manifest.json", [manifest.to_json()])
+                files.sync_folder(unfinished)
+                # Fails if the version has a manifest: somebody else took the number.
+                unfinished.rename(folder / version)
+            except OSError as error:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                number += 1
+                continue
+            files.sync_folder(folder)
+            return version
+
+    def _add(self, section: Section) -> None:
+        check_name("section", section.name)
+        if section.name in self._sections:
+            raise ValueError(f"section {section.name!r} was added before")
+        self._sections[section.name] = section
+
+    def _add_tensors(self, tensors: Mapping[str, NDArray[Any]], *, align: int) -> tuple[str, int]:
+        specs = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+        header, order = tensor_file.plan_header(specs, align=align)
+        data = [tensors[key].reshape(-1).view(np.uint8).data for key in order]
+        return self._add_blob([header, *data])
+
+    def _add_blob(self, pieces: list[bytes | memoryview]) -> tuple[str, int]:
+        digest = hashlib.sha256()
+        num_bytes = 0
+        for piece in pieces:
+            digest.update(piece)
+            num_bytes += memoryview(piece).nbytes
+        name = digest.hexdigest()
+        path = self._blobs / name
+        # A blob of another size was damaged after it was written; a new file takes its name.
+        if not path.exists() or path.stat().st_size != num_bytes:
+            unfinished = files.temporary_sibling(path)
+            try:
+                files.write_synced(unfinished, pieces)
+                unfinished.rename(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink()
+                raise
+        return name, num_bytes
