@@ -1,0 +1,167 @@
+#include "cpp/mph/vocabulary_builder.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpp/common/parallel_for.h"
+#include "cpp/mph/packed_ints.h"
+
+namespace feedfast::mph {
+namespace {
+
+// Keys per unit of work; a multiple of kKeyBlock.
+constexpr std::int64_t kGrain = 64 * kKeyBlock;
+
+// A hash seed fails when two keys get one 64-bit code: about once in 40 for a billion keys.
+constexpr std::uint64_t kMaxAttempts = 16;
+
+PerfectHashOptions HashOptions(Preset preset) noexcept {
+  // From bench_vocabulary: keys_per_bucket with the fewest bits per key for each group_bits.
+  if (preset == Preset::kFast) return {/*group_bits=*/3, /*keys_per_bucket=*/4.9};
+  return {/*group_bits=*/4, /*keys_per_bucket=*/4.75};
+}
+
+// A key as error messages show it.
+std::string Quote(std::string_view key) {
+  constexpr std::size_t kShown = 80;
+  if (key.size() <= kShown) return "'" + std::string(key) + "'";
+  return "'" + std::string(key.substr(0, kShown)) + "...' (" + std::to_string(key.size()) +
+         " bytes)";
+}
+
+Status CheckRows(Span<const std::int64_t> rows, std::int64_t num_keys) {
+  if (rows.size() != num_keys)
+    return InvalidArgument("rows has ", rows.size(), " elements for ", num_keys, " keys");
+  constexpr std::int64_t kEnd = std::int64_t{1} << kMaxRowBits;
+  for (std::int64_t i = 0; i < rows.size(); ++i)
+    if (rows[i] < 1 || rows[i] >= kEnd)
+      return InvalidArgument("rows[", i, "] = ", rows[i], " is not in 1..2^", kMaxRowBits,
+                             " - 1 (row 0 is for unknown keys)");
+  std::vector<std::int64_t> sorted(rows.begin(), rows.end());
+  std::sort(sorted.begin(), sorted.end());
+  const auto twin = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twin == sorted.end()) return OkStatus();
+  const std::int64_t* first = std::find(rows.begin(), rows.end(), *twin);
+  const std::int64_t* second = std::find(first + 1, rows.end(), *twin);
+  return InvalidArgument("rows[", first - rows.begin(), "] and rows[", second - rows.begin(),
+                         "] are both ", *twin, "; rows must be distinct");
+}
+
+Status CheckOptions(const KeySource& keys, const BuildOptions& options) {
+  const int bits = options.fingerprint_bits;
+  if (bits != 0 && bits != 8 && bits != 16 && bits != 32)
+    return InvalidArgument("fingerprint_bits = ", bits, " is not 0, 8, 16 or 32");
+  if (options.threads < 1) return InvalidArgument("threads = ", options.threads, " is below 1");
+  if (keys.size() > kMaxKeys)
+    return InvalidArgument("keys has ", keys.size(), " elements; at most ", kMaxKeys, " fit");
+  if (options.rows.has_value()) return CheckRows(*options.rows, keys.size());
+  return OkStatus();
+}
+
+}  // namespace
+
+AlignedBuffer<KeyCode> VocabularyBuilder::SortedCodes(std::uint64_t seed) const {
+  AlignedBuffer<KeyCode> codes(keys_.size());
+  ParallelFor(keys_.size(), kGrain, options_.threads, [&](std::int64_t begin, std::int64_t end) {
+    ForEachKeyBlock(keys_, begin, end, [&](std::int64_t first, Span<const std::string_view> views) {
+      hash_(views, seed, codes.data() + first);
+    });
+  });
+  SortCodes(codes.span(), options_.threads);
+  return codes;
+}
+
+Status VocabularyBuilder::CheckKeysOfCode(KeyCode code, std::uint64_t seed) const {
+  std::vector<std::pair<std::string_view, std::int64_t>> found;
+  ForEachKeyBlock(keys_, 0, keys_.size(),
+                  [&](std::int64_t first, Span<const std::string_view> views) {
+                    KeyCode codes[kKeyBlock];
+                    hash_(views, seed, codes);
+                    for (std::int64_t i = 0; i < views.size(); ++i)
+                      if (codes[i] == code) found.emplace_back(views[i], first + i);
+                  });
+  std::sort(found.begin(), found.end());
+  const auto twin = std::adjacent_find(
+      found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twin == found.end()) return OkStatus();
+  return InvalidArgument("keys[", twin[0].second, "] and keys[", twin[1].second, "] are both ",
+                         Quote(twin->first), "; keys must be distinct");
+}
+
+Vocabulary VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t seed,
+                                       const PerfectHashParts& parts) const {
+  ImageShape shape;
+  shape.num_keys = codes.size();
+  shape.num_rows = codes.size() + 1;
+  shape.hash_seed = seed;
+  shape.fingerprint_bits = options_.fingerprint_bits;
+  shape.group_bits = HashOptions(options_.preset).group_bits;
+  shape.num_levels = static_cast<int>(parts.levels.size());
+  std::copy(parts.levels.begin(), parts.levels.end(), shape.levels.begin());
+  if (options_.rows.has_value() && !options_.rows->empty()) {
+    shape.num_rows = *std::max_element(options_.rows->begin(), options_.rows->end()) + 1;
+    shape.row_bits = BitWidth(static_cast<std::uint64_t>(shape.num_rows - 1));
+  }
+  const ImageLayout layout(shape);
+  AlignedBuffer<std::uint8_t> image(layout.image_bytes);
+  const auto section = [&](Section s) { return image.data() + layout.sections[s].begin; };
+  std::copy(parts.seeds.begin(), parts.seeds.end(), section(kSeeds));
+  EncodeMonotone(parts.holes, layout.holes, section(kHolesLow), section(kHolesHigh),
+                 section(kHolesSamples));
+  const PerfectHash hash = Vocabulary(image.span(), shape).hash_;
+
+  if (shape.fingerprint_bits != 0) {
+    std::uint8_t* fingerprints = section(kFingerprints);
+    const std::int64_t width = shape.fingerprint_bits / 8;
+    ParallelFor(codes.size(), kGrain, options_.threads, [&](std::int64_t begin, std::int64_t end) {
+      for (const KeyCode code : codes.subspan(begin, end - begin)) {
+        const std::uint32_t fingerprint = Fingerprint(code, shape.fingerprint_bits);
+        std::memcpy(fingerprints + hash.Slot(code) * width, &fingerprint,
+                    static_cast<std::size_t>(width));
+      }
+    });
+  }
+  if (shape.row_bits != 0)
+    ForEachKeyBlock(keys_, 0, keys_.size(),
+                    [&](std::int64_t first, Span<const std::string_view> views) {
+                      KeyCode block[kKeyBlock];
+                      hash_(views, seed, block);
+                      for (std::int64_t i = 0; i < views.size(); ++i)
+                        StorePacked(section(kRows), shape.row_bits, hash.Slot(block[i]),
+                                    static_cast<std::uint64_t>((*options_.rows)[first + i]));
+                    });
+  SealImage(shape, image.span());
+  Vocabulary vocabulary(image.span(), shape);
+  vocabulary.owned_ = std::move(image);
+  return vocabulary;
+}
+
+StatusOr<Vocabulary> VocabularyBuilder::Build() const {
+  FEEDFAST_RETURN_IF_ERROR(CheckOptions(keys_, options_));
+  if (keys_.size() == 0) return Assemble({}, options_.seed, {});
+  Status failure;
+  for (std::uint64_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    const std::uint64_t seed = options_.seed + attempt * 0x9E3779B97F4A7C15ULL;
+    const AlignedBuffer<KeyCode> codes = SortedCodes(seed);
+    const Span<const KeyCode> span = codes.span();
+    if (const KeyCode* twin = std::adjacent_find(span.begin(), span.end()); twin != span.end()) {
+      // Equal keys, which no seed tells apart, or one collision of different ones.
+      FEEDFAST_RETURN_IF_ERROR(CheckKeysOfCode(*twin, seed));
+      failure = FailedPrecondition("vocabulary: distinct keys share a 64-bit hash");
+      continue;
+    }
+    StatusOr<PerfectHashParts> parts = BuildPerfectHash(span, HashOptions(options_.preset));
+    if (parts.ok()) return Assemble(span, seed, parts.value());
+    failure = parts.status();
+  }
+  return Internal(failure.message(), "; gave up after ", kMaxAttempts, " hash seeds");
+}
+
+StatusOr<Vocabulary> Vocabulary::Build(const KeySource& keys, const BuildOptions& options) {
+  return VocabularyBuilder(keys, options, &HashKeys).Build();
+}
+
+}  // namespace feedfast::mph
