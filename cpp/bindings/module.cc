@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::ThrowIfError(feedfast::SelectedCpuTarget().status());
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
+  feedfast::bindings::RegisterGatedMlp(m);
 }

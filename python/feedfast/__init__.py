@@ -7,5 +7,6 @@ TensorFlow, `feedfast.data` needs pyarrow; both say what to install when it is m
 from __future__ import annotations
 
 from feedfast._core import __version__
+from feedfast.gated_mlp import GatedLayer, GatedMLP
 
-__all__ = ["__version__"]
+__all__ = ["GatedLayer", "GatedMLP", "__version__"]

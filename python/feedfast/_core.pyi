@@ -26,6 +26,31 @@ def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: .
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
 
 # gated_mlp: cpp/bindings/register_gated_mlp.cc
+class GatedLayer:
+    def __init__(
+        self,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        *,
+        gate_down: NDArray[np.float32] | None,
+        gate_weight: NDArray[np.float32] | None,
+        gate_bias: NDArray[np.float32] | None,
+        gate: str,
+        activation: str,
+    ) -> None: ...
+
+class GatedMlp:
+    def __init__(self, layers: list[GatedLayer]) -> None: ...
+    def forward(self, x: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]: ...
+    @property
+    def num_inputs(self) -> int: ...
+    @property
+    def num_outputs(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def peak_fma(steps: int) -> int: ...
 
 # tree_encoder: cpp/bindings/register_tree_encoder.cc
 
