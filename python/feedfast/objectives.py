@@ -1,0 +1,159 @@
+"""Objectives of a feed ranker, their groups, and the utility that makes one score of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Group = Literal["passive", "active", "other"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One predicted member action.
+
+    `passive` actions consume (click, dwell), `active` ones contribute (like, comment, reshare), and
+    `other` is what fits neither, such as feedback of the creator. The passive tower predicts the
+    first group, the active tower the other two.
+    """
+
+    name: str
+    group: Group
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("objective: name is empty")
+        if self.group not in GROUPS:
+            raise ValueError(
+                f"objective {self.name!r}: group must be one of {', '.join(GROUPS)}; "
+                f"got {self.group!r}"
+            )
+
+
+def check_objectives(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """The objectives as a tuple.
+
+    Raises:
+        ValueError: There is none, or two have one name.
+    """
+    if not objectives:
+        raise ValueError("objectives: at least one is needed")
+    seen: set[str] = set()
+    for objective in objectives:
+        if objective.name in seen:
+            raise ValueError(f"objectives: {objective.name!r} occurs twice")
+        seen.add(objective.name)
+    return tuple(objectives)
+
+
+def inverse_base_rates(
+    labels: NDArray[np.float32], objectives: Sequence[Objective]
+) -> NDArray[np.float32]:
+    """Utility weights that make one action of every kind worth the same: w_k = defined_k /
+    positives_k.
+
+    An objective without a positive is weighted as if it had half of one, so that a short log gives
+    a finite weight.
+
+    Args:
+        labels: [rows, objectives], 0, 1 or NaN where undefined.
+        objectives: Name the columns.
+
+    Returns:
+        [objectives] float32, each >= 1.
+
+    Raises:
+        ValueError: The number of columns differs, or an objective has no defined label.
+    """
+    if labels.ndim != 2 or labels.shape[1] != len(objectives):
+        raise ValueError(
+            f"labels: shape {labels.shape} does not have one column for each of "
+            f"{len(objectives)} objectives"
+        )
+    defined = np.count_nonzero(~np.isnan(labels), axis=0)
+    for objective, count in zip(objectives, defined, strict=True):
+        if count == 0:
+            raise ValueError(f"objective {objective.name!r}: no row has a defined label")
+    positives = np.maximum(np.nansum(labels, axis=0, dtype=np.float64), 0.5)
+    weights: NDArray[np.float32] = (defined / positives).astype(np.float32)
+    return weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utility:
+    """Score of a candidate from its per-objective probabilities.
+
+    utility = alpha * sum_passive(w_k p_k) + (1 - alpha) * sum_active(w_k p_k) + other_weight *
+    sum_other(w_k p_k)
+
+    It never falls when a probability rises: weights and `other_weight` are not negative and alpha
+    is in [0, 1].
+
+    Attributes:
+        objectives: The heads, in the order of the probabilities.
+        weights: w_k, one per objective, finite and >= 0.
+        alpha: Balance of passive (1) against active (0) consumption.
+        other_weight: The lambda of the formula.
+    """
+
+    objectives: tuple[Objective, ...]
+    weights: tuple[float, ...]
+    alpha: float = 0.5
+    other_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_objectives(self.objectives)
+        if len(self.weights) != len(self.objectives):
+            raise ValueError(
+                f"utility: {len(self.weights)} weights for {len(self.objectives)} objectives"
+            )
+        for objective, weight in zip(self.objectives, self.weights, strict=True):
+            if not (math.isfinite(weight) and weight >= 0.0):
+                raise ValueError(
+                    f"utility: weight of {objective.name!r} must be finite and >= 0; got {weight}"
+                )
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(f"utility: alpha must be in [0, 1]; got {self.alpha}")
+        if not (math.isfinite(self.other_weight) and self.other_weight >= 0.0):
+            raise ValueError(
+                f"utility: other_weight must be finite and >= 0; got {self.other_weight}"
+            )
+
+    def coefficients(self) -> NDArray[np.float32]:
+        """[objectives] float32: the group's factor times w_k, rounded once from float64."""
+        factors = {"passive": self.alpha, "active": 1.0 - self.alpha, "other": self.other_weight}
+        products = [
+            factors[o.group] * w for o, w in zip(self.objectives, self.weights, strict=True)
+        ]
+        return np.asarray(products, dtype=np.float64).astype(np.float32)
+
+    def score(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Utility of each candidate.
+
+        One float32 accumulator per candidate, objectives ascending, multiply and add rounded apart:
+        the bits do not depend on how many candidates are scored together.
+
+        Args:
+            probabilities: [candidates, objectives].
+
+        Returns:
+            [candidates] float32.
+
+        Raises:
+            ValueError: The number of columns is not the number of objectives.
+        """
+        if probabilities.ndim != 2 or probabilities.shape[1] != len(self.objectives):
+            raise ValueError(
+                f"probabilities: shape {probabilities.shape} does not have one column for each of "
+                f"{len(self.objectives)} objectives"
+            )
+        score = np.zeros(probabilities.shape[0], dtype=np.float32)
+        for column, coefficient in enumerate(self.coefficients()):
+            score += coefficient * probabilities[:, column].astype(np.float32, copy=False)
+        return score
