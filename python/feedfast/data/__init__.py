@@ -1,0 +1,43 @@
+"""Impression logs: schema, reading, point-in-time history, splits, adapters to public data, and a
+simulated feed.
+
+Needs pyarrow, which the base install lacks; importing `feedfast` alone does not import this
+package.
+"""
+
+from __future__ import annotations
+
+try:
+    import pyarrow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "feedfast.data needs pyarrow; install it with: pip install 'feedfast[data]'"
+    ) from error
+
+from feedfast.data.dataset import ANY_ENGAGEMENT, Dataset
+from feedfast.data.history import History, derive_history
+from feedfast.data.keys import KeyBags
+from feedfast.data.log import ImpressionLog, concat_logs, superset_label
+from feedfast.data.report import BadRow, BadRows, ReadReport
+from feedfast.data.schema import LogSchema, SchemaError, check_schema
+from feedfast.data.splits import Split, split_by_time, split_random
+
+__all__ = [
+    "ANY_ENGAGEMENT",
+    "BadRow",
+    "BadRows",
+    "Dataset",
+    "History",
+    "ImpressionLog",
+    "KeyBags",
+    "LogSchema",
+    "ReadReport",
+    "SchemaError",
+    "Split",
+    "check_schema",
+    "concat_logs",
+    "derive_history",
+    "split_by_time",
+    "split_random",
+    "superset_label",
+]
