@@ -14,6 +14,8 @@ except ImportError as error:
         "feedfast.data needs pyarrow; install it with: pip install 'feedfast[data]'"
     ) from error
 
+from feedfast.data.adapters.movielens import load_movielens
+from feedfast.data.adapters.openbandit import CtrRow, ctr_report, load_openbandit
 from feedfast.data.dataset import ANY_ENGAGEMENT, Dataset
 from feedfast.data.history import History, derive_history
 from feedfast.data.keys import KeyBags
@@ -26,6 +28,7 @@ __all__ = [
     "ANY_ENGAGEMENT",
     "BadRow",
     "BadRows",
+    "CtrRow",
     "Dataset",
     "History",
     "ImpressionLog",
@@ -36,7 +39,10 @@ __all__ = [
     "Split",
     "check_schema",
     "concat_logs",
+    "ctr_report",
     "derive_history",
+    "load_movielens",
+    "load_openbandit",
     "split_by_time",
     "split_random",
     "superset_label",
