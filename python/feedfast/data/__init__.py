@@ -19,9 +19,11 @@ from feedfast.data.adapters.openbandit import CtrRow, ctr_report, load_openbandi
 from feedfast.data.dataset import ANY_ENGAGEMENT, Dataset
 from feedfast.data.history import History, derive_history
 from feedfast.data.keys import KeyBags
+from feedfast.data.loading import load, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
 from feedfast.data.report import BadRow, BadRows, ReadReport
 from feedfast.data.schema import LogSchema, SchemaError, check_schema
+from feedfast.data.simulate import Simulation, simulate
 from feedfast.data.splits import Split, split_by_time, split_random
 
 __all__ = [
@@ -36,13 +38,17 @@ __all__ = [
     "LogSchema",
     "ReadReport",
     "SchemaError",
+    "Simulation",
     "Split",
     "check_schema",
     "concat_logs",
     "ctr_report",
     "derive_history",
+    "load",
+    "load_log",
     "load_movielens",
     "load_openbandit",
+    "simulate",
     "split_by_time",
     "split_random",
     "superset_label",

@@ -1,0 +1,90 @@
+"""The one function that gets a dataset by name or path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from feedfast.data.adapters.movielens import load_movielens
+from feedfast.data.adapters.openbandit import load_openbandit
+from feedfast.data.dataset import ANY_ENGAGEMENT, GROUP_KEY, SUPERSET_KEY, Dataset
+from feedfast.data.log import ImpressionLog, parquet_files
+from feedfast.data.schema import LABEL_PREFIX
+from feedfast.data.simulate import simulate
+from feedfast.objectives import GROUPS, Group, Objective
+
+
+def load(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
+    """A dataset by name or path.
+
+    Args:
+        name_or_path: `simulated`, `movielens`, `openbandit`, or a Parquet file or folder of the
+            schema. A file of one of these names is reached as `./simulated`.
+        options: Those of `simulate`, `load_movielens`, `load_openbandit` or `load_log`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The source cannot be read, or options are wrong; see the function named above.
+        TypeError: The function named above has no such option.
+    """
+    match os.fspath(name_or_path):
+        case "simulated":
+            return simulate(**options).dataset
+        case "movielens":
+            return load_movielens(**options)
+        case "openbandit":
+            return load_openbandit(**options)
+        case path:
+            return load_log(path, **options)
+
+
+def load_log(
+    path: str | os.PathLike[str],
+    *,
+    groups: Mapping[str, Group] | None = None,
+    superset: str | None = None,
+) -> Dataset:
+    """A log of the schema from Parquet.
+
+    Args:
+        path: File, or folder of Parquet files.
+        groups: Objective name to group, for every `label.<name>` column; by default what the file's
+            metadata says (field metadata `feedfast.group`, which `Dataset.write_parquet` writes).
+        superset: By default what the metadata says (`feedfast.superset`), else ANY_ENGAGEMENT.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read, has no label, or an objective has no group.
+    """
+    log = ImpressionLog.read_parquet(path)
+    schema = pq.read_schema(parquet_files(path)[0])
+    known: dict[str, str] = {}
+    for name in log.objective_names:
+        metadata = schema.field(LABEL_PREFIX + name).metadata or {}
+        if GROUP_KEY in metadata:
+            known[name] = metadata[GROUP_KEY].decode(errors="replace")
+    if groups is not None:
+        unknown = [name for name in groups if name not in log.objective_names]
+        if unknown:
+            raise ValueError(
+                f"{path}: groups names {unknown[0]!r}, which is not a label of the log"
+            )
+        known.update(groups)
+    objectives = []
+    for name in log.objective_names:
+        group = next((g for g in GROUPS if g == known.get(name)), None)
+        if group is None:
+            raise ValueError(
+                f"{path}: objective {name!r} has group {known.get(name)!r}; "
+                f"give groups={{{name!r}: ...}} with one of {', '.join(GROUPS)}"
+            )
+        objectives.append(Objective(name, group))
+    stored = (
+        (schema.metadata or {}).get(SUPERSET_KEY, ANY_ENGAGEMENT.encode()).decode(errors="replace")
+    )
+    return Dataset(
+        log=log, objectives=tuple(objectives), superset=superset or stored, name=os.fspath(path)
+    )
