@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);
+  feedfast::bindings::RegisterTreeEncoder(m);
 }

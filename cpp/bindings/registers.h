@@ -9,6 +9,7 @@ namespace feedfast::bindings {
 void RegisterRuntime(pybind11::module_& m);
 void RegisterStore(pybind11::module_& m);
 void RegisterGatedMlp(pybind11::module_& m);
+void RegisterTreeEncoder(pybind11::module_& m);
 
 }  // namespace feedfast::bindings
 

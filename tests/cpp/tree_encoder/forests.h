@@ -1,0 +1,101 @@
+#ifndef FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
+#define FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpp/tree_encoder/forest.h"
+
+namespace feedfast::tree_encoder {
+
+using Bytes = std::vector<std::uint8_t>;
+
+// A file of tests/data.
+inline Bytes ReadTestData(const std::string& name) {
+  const std::string path = std::string(FEEDFAST_TEST_DATA) + "/" + name;
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file.good()) << path;
+  return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+// Trees of random shape and at most `max_depth` splits on a path; thresholds are small multiples of
+// 0.25, so that values of the same grid meet them exactly. One tree in eight is a lone leaf.
+inline Forest RandomForest(std::mt19937& rng, std::int32_t num_trees, std::int32_t num_features,
+                           int max_depth) {
+  Forest forest;
+  forest.num_features = num_features;
+  for (std::int32_t tree = 0; tree < num_trees; ++tree) {
+    const auto first = forest.splits.size();
+    std::int32_t num_leaves = 0;
+    // Depth first; slots[i] is filled with the number of the node that is made next.
+    struct Slot {
+      std::size_t split;
+      bool left;
+      int depth;
+    };
+    std::vector<Slot> slots;
+    const auto make_node = [&](int depth) -> std::int32_t {
+      const bool leaf = depth == max_depth || rng() % 8 == 0;
+      if (leaf) return ~num_leaves++;
+      const std::size_t split = forest.splits.size();
+      forest.splits.push_back({static_cast<std::int32_t>(rng() % num_features),
+                               0.25F * static_cast<float>(static_cast<int>(rng() % 9) - 4),
+                               static_cast<std::int32_t>(rng() % 2), 0, 0});
+      slots.push_back({split, false, depth + 1});
+      slots.push_back({split, true, depth + 1});
+      return static_cast<std::int32_t>(split - first);
+    };
+    make_node(0);
+    while (!slots.empty()) {
+      const Slot slot = slots.back();
+      slots.pop_back();
+      const std::int32_t child = make_node(slot.depth);
+      Split& parent = forest.splits[slot.split];
+      (slot.left ? parent.left : parent.right) = child;
+    }
+    forest.split_offsets.push_back(static_cast<std::int32_t>(forest.splits.size()));
+    forest.leaf_offsets.push_back(forest.leaf_offsets.back() + num_leaves);
+  }
+  return forest;
+}
+
+// [num_rows, num_features] from the grid of the thresholds, with missing values, infinities, signed
+// zeros and neighbours of the grid.
+inline std::vector<float> RandomRows(std::mt19937& rng, std::int64_t num_rows,
+                                     std::int32_t num_features) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> rows(static_cast<std::size_t>(num_rows * num_features));
+  for (float& value : rows) {
+    value = 0.25F * static_cast<float>(static_cast<int>(rng() % 9) - 4);
+    switch (rng() % 16) {
+      case 0:
+      case 1:
+        value = std::numeric_limits<float>::quiet_NaN();
+        break;
+      case 2:
+        value = rng() % 2 == 0 ? kInfinity : -kInfinity;
+        break;
+      case 3:
+        value = rng() % 2 == 0 ? -0.0F : 0.0F;
+        break;
+      case 4:
+        value = std::nextafter(value, rng() % 2 == 0 ? kInfinity : -kInfinity);
+        break;
+      default:
+        break;
+    }
+  }
+  return rows;
+}
+
+}  // namespace feedfast::tree_encoder
+
+#endif  // FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
