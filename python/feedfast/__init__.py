@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from feedfast._core import __version__
 from feedfast.gated_mlp import GatedLayer, GatedMLP
+from feedfast.trees import LeafEncoder
 
-__all__ = ["GatedLayer", "GatedMLP", "__version__"]
+__all__ = ["GatedLayer", "GatedMLP", "LeafEncoder", "__version__"]
