@@ -538,7 +538,7 @@ def _dense_features(
     comments[rng.random(num_posts) < 0.15] = np.nan
     followers = np.floor(np.exp(5.0 + world.charisma + 0.7 * rng.standard_normal(num_members)))
     actor, root = world.post_actor[post], world.post_root[post]
-    tie = np.einsum("nd,nd->n", world.member_taste[viewer], world.member_taste[actor]) / _TASTE_DIMS
+    tie = np.einsum("ij,ij->i", world.member_taste[viewer], world.member_taste[actor]) / _TASTE_DIMS
     interactions = rng.poisson(np.exp(np.minimum(0.6 * tie - 1.0, 4.0))).astype(np.float64)
     interactions[rng.random(len(post)) < 0.5] = np.nan
     return {
