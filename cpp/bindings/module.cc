@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Native kernels of feedfast. Use the public modules of feedfast instead.";
   // A target that was asked for and cannot be had is an error at import, not a silent fallback.
   feedfast::bindings::ThrowIfError(feedfast::SelectedCpuTarget().status());
+  feedfast::bindings::RegisterEmbeddingKernels(m);
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);

@@ -41,10 +41,14 @@ Status ValidateBags(const Bags& bags, std::int64_t num_rows) {
       if (values[i] < 0 || values[i] >= num_rows)
         return OutOfRange("values[", i, "] = ", values[i], " is not a row of a table with ",
                           num_rows, " rows");
-  if (bags.weights != nullptr)
-    for (std::int64_t i = 0; i < num_values; ++i)
-      if (!std::isfinite(bags.weights[i]))
-        return InvalidArgument("weights[", i, "] = ", bags.weights[i], " is not finite");
+  if (!bags.weights) return OkStatus();
+  const Span<const float> weights = *bags.weights;
+  if (weights.size() != num_values)
+    return InvalidArgument("weights has ", weights.size(), " values; it must have one for each of ",
+                           num_values, " ids");
+  for (std::int64_t i = 0; i < num_values; ++i)
+    if (!std::isfinite(weights[i]))
+      return InvalidArgument("weights[", i, "] = ", weights[i], " is not finite");
   return OkStatus();
 }
 

@@ -2,6 +2,7 @@
 #define FEEDFAST_CPP_EMBEDDING_KERNELS_BAGS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "cpp/common/span.h"
@@ -14,11 +15,10 @@ namespace feedfast::embedding_kernels {
 struct Bags {
   Span<const std::int64_t> values;   // [nnz], row ids
   Span<const std::int64_t> offsets;  // [num_bags + 1], ascending from 0 to nnz
-  // [nnz], one weight per id; nullptr: all weights are 1. A Span would make an empty batch with
-  // weights look like one without.
-  const float* weights = nullptr;
+  std::optional<Span<const float>> weights = std::nullopt;  // [nnz]; nullopt: all 1
 
   std::int64_t num_bags() const noexcept { return offsets.size() - 1; }
+  const float* weights_or_null() const noexcept { return weights ? weights->data() : nullptr; }
 };
 
 // How the rows of a bag become one vector, with w_i = 1 when there are no weights:
@@ -33,9 +33,9 @@ enum class Pooling { kSum, kMean, kSqrtN };
 StatusOr<Pooling> ParsePooling(std::string_view name);
 
 // Ok when `bags` can be pooled over a table with `num_rows` rows: offsets start at 0, never fall
-// and end at nnz; 0 <= values[i] < num_rows; weights are finite. The message of the first violation
-// gives argument, position, value and limit. OutOfRange for an id outside the table,
-// InvalidArgument for everything else. One pass over each array.
+// and end at nnz; 0 <= values[i] < num_rows; weights are nnz finite numbers. The message of the
+// first violation gives argument, position, value and limit. OutOfRange for an id outside the
+// table, InvalidArgument for everything else. One pass over each array.
 Status ValidateBags(const Bags& bags, std::int64_t num_rows);
 
 }  // namespace feedfast::embedding_kernels

@@ -25,7 +25,7 @@ BagRange MakeBagRange(const Table& table, const Bags& bags, Pooling pooling, std
           table.format,
           bags.values.data(),
           bags.offsets.data(),
-          bags.weights,
+          bags.weights_or_null(),
           pooling,
           begin_bag,
           end_bag,

@@ -45,7 +45,8 @@ std::vector<Entry> SortByRow(Span<const std::int64_t> values) {
 
 RowGroups GroupByRow(const Bags& bags, Pooling pooling) {
   const auto nnz = static_cast<std::size_t>(bags.values.size());
-  const bool all_ones = pooling == Pooling::kSum && bags.weights == nullptr;
+  const float* weights = bags.weights_or_null();
+  const bool all_ones = pooling == Pooling::kSum && weights == nullptr;
   std::vector<std::int64_t> bag_of(nnz);
   std::vector<float> factor_of(all_ones ? 0 : nnz);
   for (std::int64_t b = 0; b < bags.num_bags(); ++b) {
@@ -53,11 +54,10 @@ RowGroups GroupByRow(const Bags& bags, Pooling pooling) {
     const std::int64_t end = bags.offsets[b + 1];
     std::fill(bag_of.begin() + begin, bag_of.begin() + end, b);
     if (all_ones) continue;
-    const float divisor = PoolingDivisor(pooling, bags.weights, begin, end);
+    const float divisor = PoolingDivisor(pooling, weights, begin, end);
     const float inverse = divisor == 0.0f ? 0.0f : 1.0f / divisor;
     for (std::int64_t i = begin; i < end; ++i)
-      factor_of[static_cast<std::size_t>(i)] =
-          bags.weights == nullptr ? inverse : bags.weights[i] * inverse;
+      factor_of[static_cast<std::size_t>(i)] = weights == nullptr ? inverse : weights[i] * inverse;
   }
 
   RowGroups groups;
@@ -80,15 +80,15 @@ RowGroups GroupByRow(const Bags& bags, Pooling pooling) {
 void PooledLookupGrad(const RowGroups& groups, const float* grad, std::int64_t num_bags,
                       std::int64_t dim, float* row_grads, int threads) {
   const Table grads{grad, num_bags, dim, RowFormat::kFloat32};
-  const Bags transposed{groups.bags, groups.offsets,
-                        groups.factors.empty() ? nullptr : groups.factors.data()};
+  Bags transposed{groups.bags, groups.offsets};
+  if (!groups.factors.empty()) transposed.weights = groups.factors;
   PooledLookup(grads, transposed, Pooling::kSum, row_grads, dim, threads);
 }
 
 void PooledLookupWeightsGradRange(const Table& table, const Bags& bags, Pooling pooling,
                                   const float* pooled, const float* grad, float* grad_weights,
                                   std::int64_t begin_bag, std::int64_t end_bag) noexcept {
-  assert(bags.weights != nullptr && table.format != RowFormat::kInt8Rowwise);
+  assert(bags.weights && table.format != RowFormat::kInt8Rowwise);
   static constexpr KernelTable<decltype(&scalar::GradWeights)> kKernels =
       FEEDFAST_KERNEL_TABLE(GradWeights);
   kKernels.Get()(

@@ -11,7 +11,7 @@
 namespace feedfast::embedding_kernels::reference {
 
 inline double Weight(const Bags& bags, std::int64_t i) {
-  return bags.weights == nullptr ? 1.0 : bags.weights[i];
+  return bags.weights ? (*bags.weights)[i] : 1.0;
 }
 
 inline double Divisor(const Bags& bags, std::int64_t bag, Pooling pooling) {

@@ -7,7 +7,17 @@ TensorFlow, `feedfast.data` needs pyarrow; both say what to install when it is m
 from __future__ import annotations
 
 from feedfast._core import __version__
+from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
+from feedfast.quantize import QuantizedTable
 from feedfast.trees import LeafEncoder
 
-__all__ = ["GatedLayer", "GatedMLP", "LeafEncoder", "__version__"]
+__all__ = [
+    "Bags",
+    "GatedLayer",
+    "GatedMLP",
+    "LeafEncoder",
+    "QuantizedTable",
+    "__version__",
+    "pooled_lookup",
+]

@@ -24,6 +24,51 @@ def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: .
 # mph: cpp/bindings/register_mph.cc
 
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
+def pooled_lookup_float32(
+    table: NDArray[np.float32],
+    values: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+    *,
+    pooling: str,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def pooled_lookup_float16(
+    table: NDArray[np.uint16],
+    values: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+    *,
+    pooling: str,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def pooled_lookup_bfloat16(
+    table: NDArray[np.uint16],
+    values: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+    *,
+    pooling: str,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def pooled_lookup_int8(
+    table: NDArray[np.uint8],
+    values: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+    *,
+    pooling: str,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def validate_bags(
+    values: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    weights: NDArray[np.float32] | None,
+    *,
+    num_rows: int,
+) -> None: ...
+def quantize_rows(table: NDArray[np.float32], *, threads: int) -> NDArray[np.uint8]: ...
+def dequantize_rows(packed: NDArray[np.uint8], *, threads: int) -> NDArray[np.float32]: ...
 
 # gated_mlp: cpp/bindings/register_gated_mlp.cc
 class GatedLayer:

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +13,7 @@ namespace {
 
 std::string Violation(const std::vector<std::int64_t>& values,
                       const std::vector<std::int64_t>& offsets, std::int64_t num_rows,
-                      const float* weights = nullptr) {
+                      std::optional<Span<const float>> weights = std::nullopt) {
   return ValidateBags({values, offsets, weights}, num_rows).message();
 }
 
@@ -32,9 +32,13 @@ TEST(BagsTest, ViolationsNameArgumentPositionValueAndLimit) {
   EXPECT_EQ(Violation({3, 10}, {0, 2}, 10), "values[1] = 10 is not a row of a table with 10 rows");
   EXPECT_EQ(Violation({-1}, {0, 1}, 10), "values[0] = -1 is not a row of a table with 10 rows");
   EXPECT_EQ(Violation({0}, {0, 1}, 0), "values[0] = 0 is not a row of a table with 0 rows");
-  const float weights[] = {1.0f, std::numeric_limits<float>::quiet_NaN()};
+  const std::vector<float> weights = {1.0f, NAN};
   EXPECT_EQ(Violation({1, 2}, {0, 2}, 10, weights), "weights[1] = nan is not finite");
-  const float infinite[] = {-INFINITY, 1.0f};
+  const std::vector<float> infinite = {-INFINITY, 1.0f};
+  EXPECT_EQ(Violation({1}, {0, 1}, 10, weights),
+            "weights has 2 values; it must have one for each of 1 ids");
+  EXPECT_EQ(Violation({1}, {0, 1}, 10, Span<const float>()),
+            "weights has 0 values; it must have one for each of 1 ids");
   EXPECT_EQ(Violation({1, 2}, {0, 2}, 10, infinite), "weights[0] = -inf is not finite");
 }
 

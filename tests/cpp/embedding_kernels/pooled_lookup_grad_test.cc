@@ -112,12 +112,12 @@ TEST(PooledLookupWeightsGradTest, IsZeroWhereTheDivisorIsZero) {
     const std::vector<float> rows = {1, 2};
     const std::vector<std::int64_t> values = {0, 1};
     const std::vector<std::int64_t> offsets = {0, 2};
-    const float weights[] = {1.0f, -1.0f};
+    const std::vector<float> weights = {1.0f, -1.0f};
     const float pooled = 0.0f;
     const float grad = 1.0f;
     float got[] = {9.0f, 9.0f};
-    PooledLookupWeightsGradRange({rows.data(), 2, 1}, {values, offsets, weights}, Pooling::kMean,
-                                 &pooled, &grad, got, 0, 1);
+    PooledLookupWeightsGradRange({rows.data(), 2, 1}, {values, offsets, Span<const float>(weights)},
+                                 Pooling::kMean, &pooled, &grad, got, 0, 1);
     EXPECT_EQ(got[0], 0.0f);
     EXPECT_EQ(got[1], 0.0f);
   });

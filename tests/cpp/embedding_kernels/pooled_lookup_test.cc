@@ -68,11 +68,11 @@ TEST(PooledLookupTest, WeightsThatCancelYieldZeros) {
     const std::vector<float> rows = {1, 2, 3, 4};
     const std::vector<std::int64_t> values = {0, 1};
     const std::vector<std::int64_t> offsets = {0, 2};
-    const float weights[] = {1.5f, -1.5f};
+    const std::vector<float> weights = {1.5f, -1.5f};
     const Table table{rows.data(), 2, 2, RowFormat::kFloat32};
-    EXPECT_EQ(Lookup(table, {values, offsets, weights}, Pooling::kMean),
+    EXPECT_EQ(Lookup(table, {values, offsets, Span<const float>(weights)}, Pooling::kMean),
               (std::vector<float>{0, 0}));
-    EXPECT_EQ(Lookup(table, {values, offsets, weights}, Pooling::kSum),
+    EXPECT_EQ(Lookup(table, {values, offsets, Span<const float>(weights)}, Pooling::kSum),
               (std::vector<float>{-3, -3}));
   });
 }
@@ -112,7 +112,8 @@ TEST(PooledLookupTest, BitsDependOnTheBagAlone) {
           const std::int64_t begin = all.offsets[b];
           const std::int64_t length = all.offsets[b + 1] - begin;
           const std::vector<std::int64_t> offsets = {0, length};
-          const Bags alone{all.values.subspan(begin, length), offsets, all.weights + begin};
+          const Bags alone{all.values.subspan(begin, length), offsets,
+                           all.weights->subspan(begin, length)};
           EXPECT_TRUE(SameBits(Lookup(table.view, alone, Pooling::kSqrtN).data(),
                                once.data() + b * dim, dim));
         }

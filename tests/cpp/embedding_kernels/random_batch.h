@@ -28,8 +28,8 @@ struct OwnedBags {
     values.insert(values.end(), ids.begin(), ids.end());
     offsets.push_back(static_cast<std::int64_t>(values.size()));
   }
-  Bags View() const { return {values, offsets, nullptr}; }
-  Bags WeightedView() const { return {values, offsets, weights.data()}; }
+  Bags View() const { return {values, offsets}; }
+  Bags WeightedView() const { return {values, offsets, Span<const float>(weights)}; }
 };
 
 // Both ends of the table, repeated ids, empty bags first, in the middle and last, a bag of one, a
