@@ -36,6 +36,24 @@ def test_parquet_carries_groups_and_superset(tmp_path: Path) -> None:
         assert got.log.to_table().equals(written.log.to_table())
 
 
+def test_altered_pages_are_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "log.parquet"
+    dataset(500).write_parquet(file)
+    whole = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    metadata = pq.read_metadata(file).row_group(0)
+    rng = np.random.default_rng(4)
+    for index in range(metadata.num_columns):
+        column = metadata.column(index)
+        end = column.data_page_offset + column.total_compressed_size
+        if column.has_dictionary_page:
+            end += column.dictionary_page_offset - column.data_page_offset
+        altered = whole.copy()
+        altered[end - rng.integers(1, 5)] ^= 0x10
+        file.write_bytes(altered.tobytes())
+        with pytest.raises(ValueError, match=r"log\.parquet: cannot be read as Parquet"):
+            load(file)
+
+
 def test_groups_of_a_foreign_file(tmp_path: Path) -> None:
     file = tmp_path / "log.parquet"
     pq.write_table(impression_table(5), file)
@@ -51,6 +69,13 @@ def test_groups_of_a_foreign_file(tmp_path: Path) -> None:
     assert got.objectives == (Objective("click", "passive"), Objective("vote", "active"))
     assert got.superset == "click"
     assert load(file, groups={"click": "passive", "vote": "active"}).superset == ANY_ENGAGEMENT
+
+
+def test_a_log_without_labels_is_no_dataset(tmp_path: Path) -> None:
+    file = tmp_path / "log.parquet"
+    pq.write_table(impression_table(5, label__click=None, label__vote=None), file)
+    with pytest.raises(ValueError, match=r"log\.parquet: has no label\.<objective> column"):
+        load(file)
 
 
 def test_load_by_name() -> None:

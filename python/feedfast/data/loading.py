@@ -60,6 +60,8 @@ def load_log(
         ValueError: The file cannot be read, has no label, or an objective has no group.
     """
     log = ImpressionLog.read_parquet(path)
+    if not log.objective_names:
+        raise ValueError(f"{path}: has no {LABEL_PREFIX}<objective> column")
     schema = pq.read_schema(parquet_files(path)[0])
     known: dict[str, str] = {}
     for name in log.objective_names:

@@ -232,7 +232,7 @@ class ImpressionLog:
             FileNotFoundError: A file is missing, or the folder holds no Parquet file.
             SchemaError: A file is not of the schema, or two files have different features or
                 objectives.
-            ValueError: A file is empty, truncated or not Parquet.
+            ValueError: A file is empty, truncated, not Parquet, or a page fails its checksum.
         """
         return concat_logs(
             [cls.from_table(_read_file(path), source=str(path)) for path in parquet_files(source)]
@@ -282,11 +282,11 @@ def parquet_files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[st
 
 
 def write_parquet(table: pa.Table, path: str | os.PathLike[str]) -> None:
-    """Writes a table to one Parquet file; the file appears under its name only when it is whole."""
+    """Writes a table to one Parquet file with checksums, which appears only when it is whole."""
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     try:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         with partial.open("rb+") as written:
             os.fsync(written.fileno())
         partial.replace(target)
@@ -369,7 +369,7 @@ def _read_file(path: Path) -> pa.Table:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty (0 bytes), not a Parquet file")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read()
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as Parquet: {error}") from error
