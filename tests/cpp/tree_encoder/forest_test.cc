@@ -5,8 +5,10 @@
 
 #include <cstring>
 #include <functional>
+#include <random>
 
-#include "tests/cpp/tree_encoder/forests.h"
+#include "tests/cpp/tree_encoder/random_forest.h"
+#include "tests/cpp/tree_encoder/test_data.h"
 
 namespace feedfast::tree_encoder {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "cpp/tree_encoder/reference.h"
 #include "tests/cpp/testing.h"
-#include "tests/cpp/tree_encoder/forests.h"
+#include "tests/cpp/tree_encoder/random_forest.h"
 
 namespace feedfast::tree_encoder {
 namespace {

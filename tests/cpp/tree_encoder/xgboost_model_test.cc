@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <random>
 #include <string>
 #include <string_view>
 
-#include "tests/cpp/tree_encoder/forests.h"
+#include "tests/cpp/tree_encoder/test_data.h"
 
 namespace feedfast::tree_encoder {
 namespace {

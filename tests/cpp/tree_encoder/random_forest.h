@@ -1,41 +1,27 @@
-#ifndef FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
-#define FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
-
-#include <gtest/gtest.h>
+#ifndef FEEDFAST_TESTS_CPP_TREE_ENCODER_RANDOM_FOREST_H_
+#define FEEDFAST_TESTS_CPP_TREE_ENCODER_RANDOM_FOREST_H_
 
 #include <cmath>
 #include <cstdint>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "cpp/tree_encoder/forest.h"
 
 namespace feedfast::tree_encoder {
 
-using Bytes = std::vector<std::uint8_t>;
-
-// A file of tests/data.
-inline Bytes ReadTestData(const std::string& name) {
-  const std::string path = std::string(FEEDFAST_TEST_DATA) + "/" + name;
-  std::ifstream file(path, std::ios::binary);
-  EXPECT_TRUE(file.good()) << path;
-  return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-}
-
-// Trees of random shape and at most `max_depth` splits on a path; thresholds are small multiples of
-// 0.25, so that values of the same grid meet them exactly. One tree in eight is a lone leaf.
+// Trees of random shape and at most `max_depth` splits on a path; one node in `leaf_one_in` is a
+// leaf before that (0: all trees are complete). Thresholds are small multiples of 0.25, so that
+// values of the same grid meet them exactly.
 inline Forest RandomForest(std::mt19937& rng, std::int32_t num_trees, std::int32_t num_features,
-                           int max_depth) {
+                           int max_depth, unsigned leaf_one_in = 8) {
   Forest forest;
   forest.num_features = num_features;
   for (std::int32_t tree = 0; tree < num_trees; ++tree) {
     const auto first = forest.splits.size();
     std::int32_t num_leaves = 0;
-    // Depth first; slots[i] is filled with the number of the node that is made next.
+    // Depth first; the last slot is filled with the node that is made next.
     struct Slot {
       std::size_t split;
       bool left;
@@ -43,7 +29,7 @@ inline Forest RandomForest(std::mt19937& rng, std::int32_t num_trees, std::int32
     };
     std::vector<Slot> slots;
     const auto make_node = [&](int depth) -> std::int32_t {
-      const bool leaf = depth == max_depth || rng() % 8 == 0;
+      const bool leaf = depth == max_depth || (leaf_one_in > 0 && rng() % leaf_one_in == 0);
       if (leaf) return ~num_leaves++;
       const std::size_t split = forest.splits.size();
       forest.splits.push_back({static_cast<std::int32_t>(rng() % num_features),
@@ -98,4 +84,4 @@ inline std::vector<float> RandomRows(std::mt19937& rng, std::int64_t num_rows,
 
 }  // namespace feedfast::tree_encoder
 
-#endif  // FEEDFAST_TESTS_CPP_TREE_ENCODER_FORESTS_H_
+#endif  // FEEDFAST_TESTS_CPP_TREE_ENCODER_RANDOM_FOREST_H_
