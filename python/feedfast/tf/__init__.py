@@ -9,3 +9,7 @@ from __future__ import annotations
 from feedfast.tf import _library
 
 _library.ops()
+
+from feedfast.tf import layers, ops  # noqa: E402  (they define gradients of the loaded ops)
+
+__all__ = ["layers", "ops"]
