@@ -50,10 +50,10 @@ struct Level {
       : num_buckets(static_cast<std::uint64_t>(shape.num_buckets)),
         first_bucket(level_first_bucket),
         first_slot(level_first_slot) {
-    // A slice is a quarter of a small level and 2^10 slots of a big one (longer slices gain
-    // nothing).
+    // 2^10 offsets in a big level (more gain nothing), a 32nd to a 64th of a small one, whose ends
+    // fewer slices reach.
     const int offset_bits =
-        std::clamp(BitWidth(static_cast<std::uint64_t>(shape.num_slots)) - 3, 5, 10);
+        std::clamp(BitWidth(static_cast<std::uint64_t>(shape.num_slots)) - 6, 5, 10);
     offset_mask = (std::uint64_t{1} << offset_bits) - 1;
     const std::uint64_t max_shift = (std::uint64_t{1} << (8 - group_bits)) - 1;
     num_slices = static_cast<std::uint64_t>(shape.num_slots) - offset_mask - max_shift;

@@ -11,6 +11,7 @@ from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.quantize import QuantizedTable
 from feedfast.trees import LeafEncoder
+from feedfast.vocab import Vocabulary
 
 __all__ = [
     "Bags",
@@ -18,6 +19,7 @@ __all__ = [
     "GatedMLP",
     "LeafEncoder",
     "QuantizedTable",
+    "Vocabulary",
     "__version__",
     "pooled_lookup",
 ]

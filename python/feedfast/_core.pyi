@@ -3,6 +3,7 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 class BuildInfo(TypedDict):
     version: str
@@ -22,6 +23,31 @@ def build_info() -> BuildInfo: ...
 def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: ...
 
 # mph: cpp/bindings/register_mph.cc
+class Vocabulary(Buffer):
+    @staticmethod
+    def build(
+        keys: object,
+        *,
+        fingerprint_bits: int,
+        preset: str,
+        rows: NDArray[np.int64] | None,
+        threads: int,
+        seed: int,
+    ) -> Vocabulary: ...
+    @staticmethod
+    def open(path: bytes, verify: str) -> Vocabulary: ...
+    @staticmethod
+    def from_bytes(image: Buffer) -> Vocabulary: ...
+    def lookup(self, keys: object) -> NDArray[np.int64]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def fingerprint_bits(self) -> int: ...
+    @property
+    def bits_per_key(self) -> float: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
 def pooled_lookup_float32(

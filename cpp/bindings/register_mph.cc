@@ -1,0 +1,104 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "cpp/bindings/arrays.h"
+#include "cpp/bindings/registers.h"
+#include "cpp/bindings/status_to_python.h"
+#include "cpp/bindings/string_keys.h"
+#include "cpp/mph/vocabulary.h"
+
+namespace py = pybind11;
+
+namespace feedfast::bindings {
+namespace {
+
+mph::Preset ParsePreset(const std::string& name) {
+  if (name == "compact") return mph::Preset::kCompact;
+  if (name == "fast") return mph::Preset::kFast;
+  throw py::value_error("preset '" + name + "' is unknown; allowed: compact, fast");
+}
+
+mph::Verify ParseVerify(const std::string& name) {
+  if (name == "header") return mph::Verify::kHeader;
+  if (name == "full") return mph::Verify::kFull;
+  throw py::value_error("verify '" + name + "' is unknown; allowed: header, full");
+}
+
+mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::string& preset,
+                      const std::optional<CArray<std::int64_t>>& rows, int threads,
+                      std::uint64_t seed) {
+  mph::BuildOptions options;
+  options.fingerprint_bits = fingerprint_bits;
+  options.preset = ParsePreset(preset);
+  options.threads = threads;
+  options.seed = seed;
+  if (rows.has_value()) {
+    RequireRank("rows", *rows, 1);
+    options.rows = AsSpan(*rows);
+  }
+  const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
+  auto result = [&] {
+    py::gil_scoped_release nogil;
+    return mph::Vocabulary::Build(*source, options);
+  }();
+  return ValueOrThrow(std::move(result));
+}
+
+mph::Vocabulary Open(const std::string& path, const std::string& verify) {
+  const mph::Verify level = ParseVerify(verify);
+  auto result = [&] {
+    py::gil_scoped_release nogil;
+    return mph::Vocabulary::Open(path, level);
+  }();
+  return ValueOrThrow(std::move(result));
+}
+
+mph::Vocabulary FromBytes(const py::buffer& image) {
+  const py::buffer_info info = image.request();
+  if (info.ndim != 1 || info.itemsize != 1 || (info.size > 0 && info.strides[0] != 1))
+    throw py::value_error("image must be contiguous bytes");
+  return ValueOrThrow(mph::Vocabulary::FromCopy(
+      {static_cast<const std::uint8_t*>(info.ptr), info.size}, mph::Verify::kFull));
+}
+
+CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object& keys) {
+  const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
+  CArray<std::int64_t> rows(source->size());
+  const Span<std::int64_t> out = AsMutableSpan(rows);
+  {
+    py::gil_scoped_release nogil;
+    vocabulary.Lookup(*source, 0, out);
+  }
+  return rows;
+}
+
+py::buffer_info ImageBuffer(const mph::Vocabulary& vocabulary) {
+  const Span<const std::uint8_t> image = vocabulary.image();
+  return {const_cast<std::uint8_t*>(image.data()), image.size(), /*readonly=*/true};
+}
+
+}  // namespace
+
+void RegisterMph(py::module_& m) {
+  py::class_<mph::Vocabulary>(m, "Vocabulary", py::buffer_protocol())
+      .def_static("build", &Build, py::arg("keys"), py::kw_only(), py::arg("fingerprint_bits"),
+                  py::arg("preset"), py::arg("rows").noconvert().none(true), py::arg("threads"),
+                  py::arg("seed"))
+      .def_static("open", &Open, py::arg("path"), py::arg("verify"))
+      .def_static("from_bytes", &FromBytes, py::arg("image"))
+      .def("lookup", &Lookup, py::arg("keys"))
+      .def_property_readonly("size", &mph::Vocabulary::size)
+      .def_property_readonly("num_rows", &mph::Vocabulary::num_rows)
+      .def_property_readonly("fingerprint_bits", &mph::Vocabulary::fingerprint_bits)
+      .def_property_readonly("bits_per_key", &mph::Vocabulary::bits_per_key)
+      .def_buffer(&ImageBuffer);
+}
+
+}  // namespace feedfast::bindings

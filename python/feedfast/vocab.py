@@ -1,0 +1,199 @@
+"""String keys to table rows in about four bytes per key, without storing the keys."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from feedfast import _core
+from feedfast.store import files
+
+
+class ArrowArray(Protocol):
+    """Anything with the Arrow PyCapsule interface, such as a `pyarrow.Array`."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """Exports one array."""
+        ...
+
+
+class ArrowStream(Protocol):
+    """The same in chunks, such as a `pyarrow.ChunkedArray` or a polars or pandas series."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Exports a stream of arrays."""
+        ...
+
+
+Keys: TypeAlias = Sequence[str | bytes] | NDArray[Any] | ArrowArray | ArrowStream
+"""A list or tuple of `str` and `bytes`, a 1-d numpy array of kind S, U or object, or Arrow strings.
+
+A `str` stands for its UTF-8 bytes, so `"a"` and `b"a"` are one key. Trailing NULs of numpy S and U
+elements are padding, as everywhere in numpy. Any other bytes are a key, the empty string too.
+"""
+
+Preset: TypeAlias = Literal["compact", "fast"]
+Verify: TypeAlias = Literal["header", "full"]
+
+
+class Vocabulary:
+    """An immutable map from byte strings to rows; row 0 is for unknown keys (OOV).
+
+    It holds a minimal perfect hash function and a fingerprint per key instead of the keys. So all
+    keys of the build are found exactly, and an unknown key is taken for a known one with
+    probability `2 ** -fingerprint_bits` (always when `fingerprint_bits` is 0).
+
+    Lookups are safe from many threads and release the GIL. Pickling copies the whole image; open a
+    file in each process instead to share its pages.
+    """
+
+    __slots__ = ("_native",)
+    _native: _core.Vocabulary
+
+    def __init__(self) -> None:
+        raise TypeError("use Vocabulary.build(keys) or Vocabulary.open(path)")
+
+    @classmethod
+    def _wrap(cls, native: _core.Vocabulary) -> Vocabulary:
+        self = object.__new__(cls)
+        self._native = native
+        return self
+
+    @classmethod
+    def build(
+        cls,
+        keys: Keys,
+        fingerprint_bits: Literal[0, 8, 16, 32] = 16,
+        preset: Preset = "compact",
+        rows: ArrayLike | None = None,
+        threads: int | None = None,
+        seed: int | None = 0,
+    ) -> Vocabulary:
+        """Builds a vocabulary of distinct keys.
+
+        Equal keys (with their rows) and arguments give equal bytes, whatever the order of the keys
+        and the number of threads.
+
+        Args:
+            keys: [n] distinct keys.
+            fingerprint_bits: Bits kept to recognise unknown keys.
+            preset: `compact` takes the fewest bits, `fast` builds in less time.
+            rows: [n] integers, distinct, in `[1, 2**48)`: the row of each key. By default rows are
+                a permutation of `1..n` that the build chooses, which takes no space.
+            threads: Threads of the build; all usable cores by default.
+            seed: Of the key hash, `0 <= seed < 2**64`; it is stored. None draws a random one, so
+                that nobody can prepare keys that collide.
+
+        Raises:
+            ValueError: Two keys are equal (the message names them), a key is null, or an argument
+                is out of range.
+            TypeError: `keys` or one of them is of another type.
+        """
+        return cls._wrap(
+            _core.Vocabulary.build(
+                keys,
+                fingerprint_bits=fingerprint_bits,
+                preset=preset,
+                rows=None if rows is None else _as_rows(rows),
+                threads=len(os.sched_getaffinity(0)) if threads is None else threads,
+                seed=secrets.randbits(64) if seed is None else _check_seed(seed),
+            )
+        )
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], verify: Verify = "header") -> Vocabulary:
+        """Maps a saved vocabulary read-only; processes share its pages.
+
+        Args:
+            path: File written by `save`. It must not be changed while it is open (`save` replaces
+                files, it never writes into one).
+            verify: `header` checks header and sizes in constant time, and lookups are memory-safe
+                whatever the rest holds; `full` also checks every byte.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is truncated, altered or of an unknown version; the message says
+                what and where.
+        """
+        return cls._wrap(_core.Vocabulary.open(os.fsencode(path), verify))
+
+    def lookup(self, keys: Keys) -> NDArray[np.int64]:
+        """The rows of `keys`.
+
+        Args:
+            keys: [n] keys, known or not, repeated or not.
+
+        Returns:
+            [n] int64, each in `[0, num_rows)`; 0 for unknown keys.
+
+        Raises:
+            ValueError: A key is null.
+            TypeError: `keys` or one of them is of another type.
+        """
+        return self._native.lookup(keys)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocabulary durably: to a new file, synced, then renamed to `path`.
+
+        Raises:
+            OSError: The file cannot be written; a file that was at `path` is unchanged.
+        """
+        target = Path(path)
+        unfinished = files.temporary_sibling(target)
+        try:
+            files.write_synced(unfinished, [memoryview(self._native)])
+            unfinished.replace(target)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        files.sync_folder(target.parent)
+
+    def __len__(self) -> int:
+        return self._native.size
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the table that the vocabulary indexes, row 0 included: the highest row plus 1."""
+        return self._native.num_rows
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole vocabulary in bytes, in memory and as a file."""
+        return memoryview(self._native).nbytes
+
+    @property
+    def bits_per_key(self) -> float:
+        """Size of the hash function alone in bits per key; 0 without keys."""
+        return self._native.bits_per_key
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Vocabulary], tuple[bytes]]:
+        return _from_bytes, (bytes(self._native),)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Vocabulary of {len(self)} keys, {self._native.fingerprint_bits}-bit fingerprints, "
+            f"{self.nbytes} bytes>"
+        )
+
+
+def _from_bytes(image: bytes) -> Vocabulary:
+    return Vocabulary._wrap(_core.Vocabulary.from_bytes(image))
+
+
+def _as_rows(rows: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(rows)
+    if array.size > 0 and not np.can_cast(array.dtype, np.int64):
+        raise TypeError(f"rows has dtype {array.dtype}; allowed: integers that fit int64")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _check_seed(seed: int) -> int:
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed = {seed} is not in 0..2**64 - 1")
+    return seed
