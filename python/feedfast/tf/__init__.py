@@ -11,5 +11,6 @@ from feedfast.tf import _library
 _library.ops()
 
 from feedfast.tf import layers, ops  # noqa: E402  (they define gradients of the loaded ops)
+from feedfast.tf.vocabulary import VocabularyTable  # noqa: E402
 
-__all__ = ["layers", "ops"]
+__all__ = ["VocabularyTable", "layers", "ops"]

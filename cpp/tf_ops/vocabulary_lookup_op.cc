@@ -1,0 +1,193 @@
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "cpp/mph/vocabulary.h"
+#include "cpp/tf_ops/status_to_tf.h"
+#include "tensorflow/core/framework/common_shape_fns.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/framework/tensor.h"
+
+namespace feedfast::tf_ops {
+namespace {
+
+using tensorflow::OpKernel;
+using tensorflow::OpKernelContext;
+using tensorflow::ResourceHandle;
+using tensorflow::Tensor;
+using tensorflow::tstring;
+using tensorflow::core::RefCountPtr;
+using tensorflow::shape_inference::InferenceContext;
+using tensorflow::shape_inference::ShapeHandle;
+
+// A handle by name, so that the nodes of a restored graph meet in one vocabulary.
+REGISTER_OP("FeedfastVocabularyHandle")
+    .Attr("container: string = ''")
+    .Attr("shared_name: string = ''")
+    .Output("vocabulary: resource")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+// Maps the file behind the handle (header verification), unless a user of the same name did, and
+// counts one more user.
+REGISTER_OP("FeedfastVocabularyInit")
+    .Input("vocabulary: resource")
+    .Input("path: string")  // scalar
+    .SetIsStateful()
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle unused;
+      return c->WithRank(c->input(1), 0, &unused);
+    });
+
+// Counts one user less; the last one closes the file. Not an error when there is none.
+REGISTER_OP("FeedfastVocabularyRelease")
+    .Input("vocabulary: resource")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::NoOutputs);
+
+// rows[i] = row of keys[i], 0 for unknown keys, as Vocabulary::Lookup.
+REGISTER_OP("FeedfastVocabularyLookup")
+    .Input("vocabulary: resource")
+    .Input("keys: string")  // any shape
+    .Output("rows: int64")  // the shape of keys
+    .SetShapeFn([](InferenceContext* c) {
+      c->set_output(0, c->input(1));
+      return absl::OkStatus();
+    });
+
+REGISTER_OP("FeedfastVocabularySize")
+    .Input("vocabulary: resource")
+    .Output("size: int64")  // scalar
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
+
+class VocabularyResource : public tensorflow::ResourceBase {
+ public:
+  explicit VocabularyResource(mph::Vocabulary vocabulary) : vocabulary_(std::move(vocabulary)) {}
+
+  std::string DebugString() const override {
+    return "feedfast vocabulary of " + std::to_string(vocabulary_.size()) + " keys";
+  }
+  const mph::Vocabulary& vocabulary() const { return vocabulary_; }
+
+  std::int64_t num_users = 0;  // guarded by UsersMutex()
+
+ private:
+  mph::Vocabulary vocabulary_;
+};
+
+// Objects that were restored from one SavedModel in one process share a resource name, so a
+// vocabulary lives until the last of them is gone. One lock for all is enough: opening and closing
+// are rare and take microseconds.
+std::mutex& UsersMutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+class VocabularyInitOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& path = ctx->input(1);
+    OP_REQUIRES(ctx, path.dims() == 0,
+                absl::InvalidArgumentError("path must be a scalar; got shape " +
+                                           path.shape().DebugString()));
+    const std::lock_guard<std::mutex> lock(UsersMutex());
+    RefCountPtr<VocabularyResource> resource;
+    const auto open = [&](VocabularyResource** created) {
+      StatusOr<mph::Vocabulary> vocabulary =
+          mph::Vocabulary::Open(path.scalar<tstring>()(), mph::Verify::kHeader);
+      if (!vocabulary.ok()) return ToTensorFlow(vocabulary.status());
+      *created = new VocabularyResource(std::move(vocabulary).value());
+      return absl::OkStatus();
+    };
+    OP_REQUIRES_OK(ctx, tensorflow::LookupOrCreateResource<VocabularyResource>(
+                            ctx, tensorflow::HandleFromInput(ctx, 0), &resource, open));
+    ++resource->num_users;
+  }
+};
+
+class VocabularyReleaseOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const ResourceHandle& handle = tensorflow::HandleFromInput(ctx, 0);
+    const std::lock_guard<std::mutex> lock(UsersMutex());
+    RefCountPtr<VocabularyResource> resource;
+    if (!tensorflow::LookupResource(ctx, handle, &resource).ok()) return;
+    if (--resource->num_users == 0)
+      OP_REQUIRES_OK(ctx, tensorflow::DeleteResource<VocabularyResource>(ctx, handle));
+  }
+};
+
+// The strings of a tensor: short ones lie inside their 24-byte element, long ones on the heap.
+class TensorKeys final : public mph::KeySource {
+ public:
+  explicit TensorKeys(const Tensor& keys)
+      : keys_(keys.flat<tstring>().data()), size_(keys.NumElements()) {}
+
+  std::int64_t size() const noexcept override { return size_; }
+  void Views(std::int64_t begin, Span<std::string_view> views) const noexcept override {
+    for (std::int64_t i = 0; i < views.size(); ++i)
+      views[i] = {keys_[begin + i].data(), keys_[begin + i].size()};
+  }
+
+ private:
+  const tstring* keys_;
+  std::int64_t size_;
+};
+
+class VocabularyLookupOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<VocabularyResource> resource;
+    OP_REQUIRES_OK(ctx,
+                   tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 0), &resource));
+    const Tensor& keys = ctx->input(1);
+    Tensor* rows = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, keys.shape(), &rows));
+    const TensorKeys source(keys);
+    std::int64_t* out = rows->flat<std::int64_t>().data();
+    constexpr std::int64_t kCyclesPerKey = 100;
+    ctx->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+        source.size(), kCyclesPerKey, [&](std::int64_t begin, std::int64_t end) {
+          resource->vocabulary().Lookup(source, begin, {out + begin, end - begin});
+        });
+  }
+};
+
+class VocabularySizeOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    RefCountPtr<VocabularyResource> resource;
+    OP_REQUIRES_OK(ctx,
+                   tensorflow::LookupResource(ctx, tensorflow::HandleFromInput(ctx, 0), &resource));
+    Tensor* size = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, {}, &size));
+    size->scalar<std::int64_t>()() = resource->vocabulary().size();
+  }
+};
+
+REGISTER_KERNEL_BUILDER(Name("FeedfastVocabularyHandle").Device(tensorflow::DEVICE_CPU),
+                        tensorflow::ResourceHandleOp<VocabularyResource>);
+REGISTER_KERNEL_BUILDER(Name("FeedfastVocabularyInit").Device(tensorflow::DEVICE_CPU),
+                        VocabularyInitOp);
+REGISTER_KERNEL_BUILDER(Name("FeedfastVocabularyRelease").Device(tensorflow::DEVICE_CPU),
+                        VocabularyReleaseOp);
+REGISTER_KERNEL_BUILDER(Name("FeedfastVocabularyLookup").Device(tensorflow::DEVICE_CPU),
+                        VocabularyLookupOp);
+REGISTER_KERNEL_BUILDER(Name("FeedfastVocabularySize").Device(tensorflow::DEVICE_CPU),
+                        VocabularySizeOp);
+
+}  // namespace
+}  // namespace feedfast::tf_ops
