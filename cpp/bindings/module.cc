@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);
   feedfast::bindings::RegisterTreeEncoder(m);
+  feedfast::bindings::RegisterScorer(m);
 }

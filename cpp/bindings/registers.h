@@ -12,6 +12,7 @@ void RegisterRuntime(pybind11::module_& m);
 void RegisterStore(pybind11::module_& m);
 void RegisterGatedMlp(pybind11::module_& m);
 void RegisterTreeEncoder(pybind11::module_& m);
+void RegisterScorer(pybind11::module_& m);
 
 }  // namespace feedfast::bindings
 

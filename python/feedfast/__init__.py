@@ -10,15 +10,23 @@ from feedfast._core import __version__
 from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.quantize import QuantizedTable
+from feedfast.scorer import BatchResult, Request, RequestBatch, Result, Scorer
+from feedfast.store import ModelStore
 from feedfast.trees import LeafEncoder
 from feedfast.vocab import Vocabulary
 
 __all__ = [
     "Bags",
+    "BatchResult",
     "GatedLayer",
     "GatedMLP",
     "LeafEncoder",
+    "ModelStore",
     "QuantizedTable",
+    "Request",
+    "RequestBatch",
+    "Result",
+    "Scorer",
     "Vocabulary",
     "__version__",
     "pooled_lookup",

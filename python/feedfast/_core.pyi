@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,3 +140,44 @@ class LeafEncoder:
 # allreduce: cpp/bindings/register_allreduce.cc
 
 # scorer: cpp/bindings/register_scorer.cc
+class Scorer:
+    def __init__(
+        self,
+        *,
+        member_vocabulary: Vocabulary,
+        hashtag_vocabulary: Vocabulary,
+        forest: LeafEncoder,
+        member_table: NDArray[Any],
+        hashtag_table: NDArray[Any],
+        leaf_table: NDArray[Any],
+        num_shared: int,
+        mean: NDArray[np.float32],
+        inv_std: NDArray[np.float32],
+        towers: Sequence[tuple[GatedMlp, Sequence[int]]],
+        groups: Sequence[str],
+        calibrators: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]] | None],
+        random_effects: tuple[Vocabulary, NDArray[np.float32]] | None,
+    ) -> None: ...
+    def score(
+        self,
+        *,
+        candidate_offsets: NDArray[np.int64],
+        viewer: object,
+        history_members: object,
+        history_member_offsets: NDArray[np.int64],
+        history_hashtags: object,
+        history_hashtag_offsets: NDArray[np.int64],
+        shared: NDArray[np.float32],
+        item: object,
+        actor: object,
+        root_actor: object,
+        hashtags: object,
+        hashtag_offsets: NDArray[np.int64],
+        dense: NDArray[np.float32],
+        alpha: float,
+        lambda_: float,
+        weights: Sequence[float],
+        top_k: int | None,
+        threads: int,
+        mini_batch: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]: ...

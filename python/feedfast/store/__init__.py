@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from feedfast.store.manifest import BlobRef, Manifest, Section
 from feedfast.store.model_store import ModelStore, ModelVersion
-from feedfast.store.reader import OpenedModel, SectionSize
+from feedfast.store.reader import OpenedModel, SectionSize, Verify
 from feedfast.store.writer import ModelWriter
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "OpenedModel",
     "Section",
     "SectionSize",
+    "Verify",
 ]

@@ -42,7 +42,7 @@ class OpenedModel:
     def __init__(self, root: Path, manifest: Manifest, *, verify: Verify) -> None:
         self.manifest = manifest
         self._root = root
-        self._where = f"{root}: model {manifest.model!r} version {manifest.version}"
+        self.where = f"{root}: model {manifest.model!r} version {manifest.version}"
         self._arrays: dict[str, NDArray[Any] | dict[str, NDArray[Any]]] = {}
         for section in manifest.sections.values():
             for blob in section.blobs:
@@ -50,10 +50,10 @@ class OpenedModel:
             try:
                 self._arrays[section.name] = self._map(section)
             except ValueError as error:
-                raise ValueError(f"{self._where}: section {section.name!r}: {error}") from None
+                raise ValueError(f"{self.where}: section {section.name!r}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"OpenedModel({self.manifest.model!r}, {self.manifest.version!r})"
+        return f"OpenedModel({self.where})"
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -68,10 +68,10 @@ class OpenedModel:
         """
         section = self.manifest.sections.get(name)
         if section is None:
-            raise ValueError(f"{self._where}: section {name!r} is missing")
+            raise ValueError(f"{self.where}: section {name!r} is missing")
         if section.kind != kind:
             raise ValueError(
-                f"{self._where}: section {name!r} is of kind {section.kind!r}; {kind!r} is needed"
+                f"{self.where}: section {name!r} is of kind {section.kind!r}; {kind!r} is needed"
             )
         return section
 
@@ -98,12 +98,22 @@ class OpenedModel:
         section = self.section(name, "image")
         if section.layout != layout:
             raise ValueError(
-                f"{self._where}: section {name!r} has layout {section.layout!r}; "
+                f"{self.where}: section {name!r} has layout {section.layout!r}; "
                 f"{layout!r} is needed"
             )
         image = self._arrays[name]
         assert isinstance(image, np.ndarray)
         return image
+
+    def image_path(self, name: str, *, layout: str) -> Path:
+        """The file of a section of kind `image`, for readers that map it themselves.
+
+        Raises:
+            ValueError: As `image`.
+        """
+        self.image(name, layout=layout)
+        (blob,) = self.manifest.sections[name].blobs
+        return self._path(blob)
 
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Bytes of each section, the largest first."""
@@ -133,7 +143,7 @@ class OpenedModel:
             problem = "is missing"
         if problem is not None:
             raise ValueError(
-                f"{self._where}: section {section.name!r}: blob {blob.sha256} {problem}"
+                f"{self.where}: section {section.name!r}: blob {blob.sha256} {problem}"
             )
 
     def _header(self, blob: BlobRef) -> TensorHeader:

@@ -1,0 +1,180 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpp/bindings/arrays.h"
+#include "cpp/bindings/registers.h"
+#include "cpp/bindings/status_to_python.h"
+#include "cpp/bindings/string_keys.h"
+#include "cpp/scorer/scorer.h"
+
+namespace py = pybind11;
+
+namespace feedfast::bindings {
+namespace {
+
+using scorer::Model;
+using scorer::RequestBatch;
+using scorer::Scorer;
+
+// The parts of a model that Python objects own; they live as long as the scorer that reads them.
+struct ModelParts {
+  Model model;
+  std::vector<py::object> owners;
+
+  template <typename T>
+  const T* Keep(const py::object& part) {
+    owners.push_back(part);
+    return part.cast<const T*>();
+  }
+  Span<const float> KeepFloats(const CArray<float>& array) {
+    owners.push_back(array);
+    return AsSpan(array);
+  }
+};
+
+struct NativeScorer {
+  ModelParts parts;
+  std::unique_ptr<Scorer> scorer;
+};
+
+// float32 [rows, dim], or uint8 [rows, 4 + dim] for int8 codes.
+embedding_kernels::Table AsTable(const char* name, const py::array& rows) {
+  RequireRank(name, rows, 2);
+  if ((rows.flags() & py::array::c_style) == 0)
+    throw py::value_error(std::string(name) + " must be C-contiguous");
+  if (py::isinstance<py::array_t<float>>(rows))
+    return {rows.data(), rows.shape(0), rows.shape(1), embedding_kernels::RowFormat::kFloat32};
+  if (py::isinstance<py::array_t<std::uint8_t>>(rows))
+    return {rows.data(), rows.shape(0), rows.shape(1) - embedding_kernels::kInt8HeaderBytes,
+            embedding_kernels::RowFormat::kInt8Rowwise};
+  throw py::type_error(std::string(name) + " must be float32 or uint8");
+}
+
+using Knots = std::pair<CArray<float>, CArray<float>>;
+using Effects = std::pair<py::object, CArray<float>>;
+
+std::unique_ptr<NativeScorer> MakeScorer(
+    const py::object& member_vocabulary, const py::object& hashtag_vocabulary,
+    const py::object& forest, const py::array& member_table, const py::array& hashtag_table,
+    const py::array& leaf_table, std::int64_t num_shared, const CArray<float>& mean,
+    const CArray<float>& inv_std,
+    const std::vector<std::pair<py::object, std::vector<std::int64_t>>>& towers,
+    const std::vector<std::string>& groups, const std::vector<std::optional<Knots>>& calibrators,
+    const std::optional<Effects>& random_effects) {
+  ModelParts parts;
+  Model& model = parts.model;
+  model.member_vocabulary = parts.Keep<mph::Vocabulary>(member_vocabulary);
+  model.hashtag_vocabulary = parts.Keep<mph::Vocabulary>(hashtag_vocabulary);
+  model.forest = parts.Keep<tree_encoder::LeafEncoder>(forest);
+  for (const py::array& table : {member_table, hashtag_table, leaf_table})
+    parts.owners.push_back(table);
+  model.member_table = AsTable("member_table", member_table);
+  model.hashtag_table = AsTable("hashtag_table", hashtag_table);
+  model.leaf_table = AsTable("leaf_table", leaf_table);
+  model.num_shared = num_shared;
+  model.mean = parts.KeepFloats(mean);
+  model.inv_std = parts.KeepFloats(inv_std);
+  for (const auto& [mlp, objectives] : towers)
+    model.towers.push_back({parts.Keep<GatedMlp>(mlp), objectives});
+  for (const std::string& group : groups)
+    model.groups.push_back(ValueOrThrow(scorer::ParseGroup(group)));
+  for (const std::optional<Knots>& knots : calibrators)
+    model.calibrators.push_back(
+        knots.has_value()
+            ? ValueOrThrow(scorer::Calibrator::Create(AsSpan(knots->first), AsSpan(knots->second)))
+            : scorer::Calibrator());
+  if (random_effects.has_value())
+    model.random_effects = {parts.Keep<mph::Vocabulary>(random_effects->first),
+                            parts.KeepFloats(random_effects->second)};
+  std::unique_ptr<Scorer> native = ValueOrThrow(Scorer::Create(parts.model));
+  return std::make_unique<NativeScorer>(NativeScorer{std::move(parts), std::move(native)});
+}
+
+using OptionalKeys = std::unique_ptr<mph::KeySource>;
+
+OptionalKeys MakeOptionalKeys(const py::object& keys, const char* name) {
+  return keys.is_none() ? nullptr : MakeKeySource(keys, name);
+}
+
+using Offsets = CArray<std::int64_t>;
+
+// (probabilities [candidates, objectives], score [candidates], order [candidates])
+py::tuple Score(const NativeScorer& native, const Offsets& candidate_offsets,
+                const py::object& viewer, const py::object& history_members,
+                const Offsets& history_member_offsets, const py::object& history_hashtags,
+                const Offsets& history_hashtag_offsets, const CArray<float>& shared,
+                const py::object& item, const py::object& actor, const py::object& root_actor,
+                const py::object& hashtags, const Offsets& hashtag_offsets,
+                const CArray<float>& dense, double alpha, double lambda,
+                std::vector<double> weights, std::optional<std::int64_t> top_k, int threads,
+                std::int64_t mini_batch) {
+  const OptionalKeys keys[] = {MakeOptionalKeys(viewer, "viewer"),
+                               MakeOptionalKeys(history_members, "history_members"),
+                               MakeOptionalKeys(history_hashtags, "history_hashtags"),
+                               MakeOptionalKeys(item, "item"),
+                               MakeOptionalKeys(actor, "actor"),
+                               MakeOptionalKeys(root_actor, "root_actor"),
+                               MakeOptionalKeys(hashtags, "hashtags")};
+  const RequestBatch batch{AsSpan(candidate_offsets),
+                           keys[0].get(),
+                           keys[1].get(),
+                           AsSpan(history_member_offsets),
+                           keys[2].get(),
+                           AsSpan(history_hashtag_offsets),
+                           AsSpan(shared),
+                           keys[3].get(),
+                           keys[4].get(),
+                           keys[5].get(),
+                           keys[6].get(),
+                           AsSpan(hashtag_offsets),
+                           AsSpan(dense)};
+  const Model& model = native.scorer->model();
+  // Before the arrays are made: their size is the last offset.
+  ThrowIfError(scorer::ValidateBatch(batch, model.num_shared, model.num_dense()));
+  const std::int64_t candidates = batch.num_candidates();
+  CArray<float> probabilities({candidates, model.num_objectives()});
+  CArray<float> score(candidates);
+  CArray<std::int64_t> order(candidates);
+  const scorer::Scores scores{AsMutableSpan(probabilities), AsMutableSpan(score),
+                              AsMutableSpan(order)};
+  scorer::ScoreOptions options;
+  options.threads = threads;
+  options.mini_batch = mini_batch;
+  if (top_k.has_value()) options.top_k = *top_k;
+  const scorer::Tradeoff tradeoff{alpha, lambda, std::move(weights)};
+  const Status status = [&] {
+    const py::gil_scoped_release nogil;
+    return native.scorer->Score(batch, tradeoff, options, scores);
+  }();
+  ThrowIfError(status);
+  return py::make_tuple(probabilities, score, order);
+}
+
+}  // namespace
+
+void RegisterScorer(py::module_& m) {
+  py::class_<NativeScorer>(m, "Scorer")
+      .def(py::init(&MakeScorer), py::kw_only(), py::arg("member_vocabulary"),
+           py::arg("hashtag_vocabulary"), py::arg("forest"), py::arg("member_table"),
+           py::arg("hashtag_table"), py::arg("leaf_table"), py::arg("num_shared"),
+           py::arg("mean").noconvert(), py::arg("inv_std").noconvert(), py::arg("towers"),
+           py::arg("groups"), py::arg("calibrators"), py::arg("random_effects"))
+      .def("score", &Score, py::kw_only(), py::arg("candidate_offsets").noconvert(),
+           py::arg("viewer"), py::arg("history_members"),
+           py::arg("history_member_offsets").noconvert(), py::arg("history_hashtags"),
+           py::arg("history_hashtag_offsets").noconvert(), py::arg("shared").noconvert(),
+           py::arg("item"), py::arg("actor"), py::arg("root_actor"), py::arg("hashtags"),
+           py::arg("hashtag_offsets").noconvert(), py::arg("dense").noconvert(), py::arg("alpha"),
+           py::arg("lambda_"), py::arg("weights"), py::arg("top_k"), py::arg("threads"),
+           py::arg("mini_batch"));
+}
+
+}  // namespace feedfast::bindings

@@ -1,0 +1,349 @@
+"""A trained ranker as the model store keeps it: what an exporter hands over, what a scorer reads.
+
+The sections and the description are specified in docs/formats/model_store.md.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast import _core
+from feedfast.calibration import Calibrator, calibrators_from_tensors, calibrators_to_tensors
+from feedfast.gated_mlp import GatedLayer
+from feedfast.input_layout import InputLayout
+from feedfast.objectives import Utility
+from feedfast.quantize import QuantizedTable
+from feedfast.random_effects import RandomEffects
+from feedfast.ranker_description import LayerDescription, RankerDescription, tower_objectives
+from feedfast.store import ModelStore, OpenedModel, Verify
+from feedfast.trees import LeafEncoder
+from feedfast.vocab import Vocabulary
+
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+TABLES = ("member_table", "hashtag_table", "leaf_table")
+VOCABULARIES = ("member_vocabulary", "hashtag_vocabulary")
+# Layouts of images.
+VOCABULARY = "vocabulary"
+FOREST = "forest"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class RankerArtifact:
+    """Everything of a trained ranker that scoring needs, as numpy arrays and native objects.
+
+    Attributes:
+        member_vocabulary: Ids of viewers, actors, root actors and history members.
+        hashtag_vocabulary: Hashtags of candidates and histories.
+        member_table: [member_vocabulary.num_rows, D] float32; row 0 is OOV.
+        hashtag_table: [hashtag_vocabulary.num_rows, H] float32; row 0 is OOV.
+        leaf_table: [forest.num_leaves, L] float32; no OOV row.
+        forest: Reads the raw features `[shared | dense]`, NaN where missing.
+        shared_names: Names of the S features of the request, in order.
+        dense_names: Names of the F features of a candidate, in order.
+        mean: [S + F] float32, of shared then dense.
+        inv_std: [S + F] float32; normalised = clip((x - mean) * inv_std, -8, 8), NaN to 0.
+        towers: Layers of the towers `passive` and `active`, input first. The last one is the linear
+            head: [units, objectives of the tower], in the order in which `utility` lists them. The
+            passive tower has the objectives of group `passive`, the active one all others; a tower
+            without objectives is left out.
+        utility: Objectives, their weights and the default trade-off.
+        calibrators: By objective; without one the probability is sigmoid(logit).
+        random_effects: Added to the logits by item id; None: none.
+    """
+
+    member_vocabulary: Vocabulary
+    hashtag_vocabulary: Vocabulary
+    member_table: NDArray[np.float32]
+    hashtag_table: NDArray[np.float32]
+    leaf_table: NDArray[np.float32]
+    forest: LeafEncoder
+    shared_names: tuple[str, ...]
+    dense_names: tuple[str, ...]
+    mean: NDArray[np.float32]
+    inv_std: NDArray[np.float32]
+    towers: Mapping[str, Sequence[GatedLayer]]
+    utility: Utility
+    calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    random_effects: RandomEffects | None = None
+
+    @property
+    def layout(self) -> InputLayout:
+        """The towers' input."""
+        return InputLayout(
+            member_dim=self.member_table.shape[1],
+            hashtag_dim=self.hashtag_table.shape[1],
+            leaf_dim=self.leaf_table.shape[1],
+            num_shared=len(self.shared_names),
+            num_dense=len(self.dense_names),
+        )
+
+    @property
+    def description(self) -> RankerDescription:
+        """What the manifest says about the ranker."""
+        return RankerDescription(
+            shared_names=self.shared_names,
+            dense_names=self.dense_names,
+            layout=self.layout,
+            utility=self.utility,
+            towers={
+                tower: tuple(LayerDescription(x.gate or "none", x.activation) for x in layers)
+                for tower, layers in self.towers.items()
+            },
+            random_effects_version=(
+                0 if self.random_effects is None else self.random_effects.version
+            ),
+        )
+
+    def __post_init__(self) -> None:
+        expected_rows = {
+            "member_table": self.member_vocabulary.num_rows,
+            "hashtag_table": self.hashtag_vocabulary.num_rows,
+            "leaf_table": self.forest.num_leaves,
+        }
+        for name, rows in expected_rows.items():
+            table: NDArray[Any] = getattr(self, name)
+            if table.dtype != np.float32 or table.ndim != 2 or table.shape[0] != rows:
+                raise ValueError(
+                    f"{name} must be float32 [{rows}, dim]; got {table.dtype} {table.shape}"
+                )
+        features = (*self.shared_names, *self.dense_names)
+        if self.forest.num_features != len(features):
+            raise ValueError(
+                f"forest reads {self.forest.num_features} features; "
+                f"there are {len(features)} shared and dense ones"
+            )
+        for name in ("mean", "inv_std"):
+            values: NDArray[Any] = getattr(self, name)
+            if values.dtype != np.float32 or values.shape != (len(features),):
+                raise ValueError(
+                    f"{name} must be float32 [{len(features)}]; got {values.dtype} {values.shape}"
+                )
+            wrong = np.flatnonzero(~np.isfinite(values))
+            if wrong.size:
+                raise ValueError(
+                    f"{name}[{wrong[0]}] = {values[wrong[0]]}, of feature "
+                    f"{features[wrong[0]]!r}; must be finite"
+                )
+        self._check_towers()
+        names = {objective.name for objective in self.utility.objectives}
+        for name in self.calibrators:
+            if name not in names:
+                raise ValueError(f"calibrators: {name!r} is not an objective")
+        if self.random_effects is not None and self.random_effects.coefficients.shape != (
+            self.random_effects.vocabulary.num_rows,
+            len(names),
+        ):
+            raise ValueError(
+                f"random effects: coefficients must be "
+                f"[{self.random_effects.vocabulary.num_rows}, {len(names)}]; "
+                f"got {self.random_effects.coefficients.shape}"
+            )
+
+    def _check_towers(self) -> None:
+        needed = tower_objectives(self.utility)
+        if set(self.towers) != set(needed):
+            raise ValueError(f"towers must be {sorted(needed)}; got {sorted(self.towers)}")
+        for name, layers in self.towers.items():
+            width = self.layout.num_inputs
+            for index, layer in enumerate(layers):
+                if layer.weight.shape[0] != width:
+                    raise ValueError(
+                        f"tower {name!r}: layer {index} has {layer.weight.shape[0]} inputs; "
+                        f"expected {width}"
+                    )
+                width = layer.weight.shape[1]
+            if width != len(needed[name]):
+                raise ValueError(
+                    f"tower {name!r}: {width} outputs; its objectives are {needed[name]}"
+                )
+
+
+def publish_ranker(
+    store: ModelStore, name: str, artifact: RankerArtifact, *, precision: Precision = "fp32"
+) -> str:
+    """Writes a ranker as the next version of the model `name`.
+
+    Blobs that the store has already, such as a table that did not change, are not written again.
+    The version becomes visible at once and last; see `feedfast.store.ModelWriter.publish`.
+
+    Args:
+        store: Where to.
+        name: Model name: letters, digits, dots, dashes and underscores.
+        artifact: The ranker.
+        precision: Of the three tables: `fp32`, or `int8` with a float16 scale and bias per row.
+
+    Returns:
+        The version, such as `000001`.
+
+    Raises:
+        ValueError: Unknown precision; or a table that int8 cannot hold (not finite, beyond 65504).
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    writer = store.writer(name)
+    for section in VOCABULARIES:
+        image = _vocabulary_image(getattr(artifact, section))
+        writer.add_image(section, image, layout=VOCABULARY)
+    for section in TABLES:
+        table = getattr(artifact, section)
+        if precision == "fp32":
+            writer.add_table(section, table)
+        else:
+            packed = QuantizedTable.quantize(table).packed
+            writer.add_table(section, packed, layout="int8_rowwise")
+    writer.add_image("forest", artifact.forest.to_bytes(), layout=FOREST)
+    writer.add_tensors("normalizer", {"mean": artifact.mean, "inv_std": artifact.inv_std})
+    writer.add_tensors(
+        "towers",
+        {
+            f"{tower}/{index}/{key}": tensor
+            for tower, layers in artifact.towers.items()
+            for index, layer in enumerate(layers)
+            for key, tensor in _layer_tensors(layer).items()
+        },
+    )
+    writer.add_tensors("calibrators", calibrators_to_tensors(artifact.calibrators))
+    effects = artifact.random_effects
+    if effects is None:
+        writer.add_tensors("random_effects", {})
+    else:
+        writer.add_tensors("random_effects", {"coefficients": effects.coefficients})
+        image = _vocabulary_image(effects.vocabulary)
+        writer.add_image("random_effects_vocabulary", image, layout=VOCABULARY)
+    return writer.publish(artifact.description.to_json())
+
+
+def open_ranker(
+    opened: OpenedModel, *, verify: Verify = "header"
+) -> tuple[RankerDescription, _core.Scorer]:
+    """The native scorer of an opened ranker; it reads the mapped sections.
+
+    Args:
+        opened: A version that `publish_ranker` wrote.
+        verify: Of the vocabulary images; see `Vocabulary.open`.
+
+    Raises:
+        ValueError: The model is not a ranker, or its sections do not fit together.
+    """
+    try:
+        description = RankerDescription.from_json(opened.description)
+        return description, _open_native(opened, description, verify)
+    except ValueError as error:
+        raise ValueError(f"{opened.where}: {error}") from None
+
+
+def _open_native(
+    opened: OpenedModel, description: RankerDescription, verify: Verify
+) -> _core.Scorer:
+    def vocabulary(section: str) -> _core.Vocabulary:
+        try:
+            path = opened.image_path(section, layout=VOCABULARY)
+            return _core.Vocabulary.open(os.fsencode(path), verify)
+        except ValueError as error:
+            raise ValueError(f"section {section!r}: {error}") from None
+
+    objectives = [objective.name for objective in description.utility.objectives]
+    outputs = tower_objectives(description.utility)
+    weights = opened.tensors("towers")
+    calibrators = calibrators_from_tensors(opened.tensors("calibrators"), objectives)
+    effects = opened.tensors("random_effects").get("coefficients")
+    normalizer = opened.tensors("normalizer")
+    forest = _core.LeafEncoder.from_image(opened.image("forest", layout=FOREST).tobytes())
+    for name, dim in (
+        ("member_table", description.layout.member_dim),
+        ("hashtag_table", description.layout.hashtag_dim),
+        ("leaf_table", description.layout.leaf_dim),
+    ):
+        if opened.section(name, "table").shape[1] != dim:
+            raise ValueError(
+                f"section {name!r} has {opened.section(name, 'table').shape[1]} columns; "
+                f"the description says {dim}"
+            )
+    return _core.Scorer(
+        member_vocabulary=vocabulary("member_vocabulary"),
+        hashtag_vocabulary=vocabulary("hashtag_vocabulary"),
+        forest=forest,
+        member_table=opened.table("member_table"),
+        hashtag_table=opened.table("hashtag_table"),
+        leaf_table=opened.table("leaf_table"),
+        num_shared=len(description.shared_names),
+        mean=_floats(normalizer, "mean", 1),
+        inv_std=_floats(normalizer, "inv_std", 1),
+        towers=[
+            (
+                _core.GatedMlp(
+                    [
+                        _native_layer(weights, f"{tower}/{index}", layer)
+                        for index, layer in enumerate(layers)
+                    ]
+                ),
+                [objectives.index(objective) for objective in outputs[tower]],
+            )
+            for tower, layers in description.towers.items()
+        ],
+        groups=[objective.group for objective in description.utility.objectives],
+        calibrators=[
+            None if found is None else (found.x, found.y)
+            for found in map(calibrators.get, objectives)
+        ],
+        random_effects=(
+            None
+            if effects is None
+            else (
+                vocabulary("random_effects_vocabulary"),
+                _floats(opened.tensors("random_effects"), "coefficients", 2),
+            )
+        ),
+    )
+
+
+def _native_layer(
+    tensors: Mapping[str, NDArray[Any]], prefix: str, layer: LayerDescription
+) -> _core.GatedLayer:
+    gated = layer.gate != "none"
+    low_rank = f"{prefix}/gate_down" in tensors
+    return _core.GatedLayer(
+        _floats(tensors, f"{prefix}/weight", 2),
+        _floats(tensors, f"{prefix}/bias", 1),
+        gate_down=_floats(tensors, f"{prefix}/gate_down", 2) if low_rank else None,
+        gate_weight=_floats(tensors, f"{prefix}/gate_weight", 2) if gated else None,
+        gate_bias=_floats(tensors, f"{prefix}/gate_bias", 1) if gated else None,
+        gate=layer.gate,
+        activation=layer.activation,
+    )
+
+
+def _layer_tensors(layer: GatedLayer) -> dict[str, NDArray[np.float32]]:
+    tensors = {"weight": layer.weight, "bias": layer.bias}
+    if layer.gate_weight is not None and layer.gate_bias is not None:
+        if isinstance(layer.gate_weight, tuple):
+            tensors["gate_down"], tensors["gate_weight"] = layer.gate_weight
+        else:
+            tensors["gate_weight"] = layer.gate_weight
+        tensors["gate_bias"] = layer.gate_bias
+    return tensors
+
+
+def _floats(tensors: Mapping[str, NDArray[Any]], name: str, rank: int) -> NDArray[np.float32]:
+    tensor = tensors.get(name)
+    if tensor is None or tensor.dtype != np.float32 or tensor.ndim != rank:
+        found = "nothing" if tensor is None else f"{tensor.dtype} of shape {tensor.shape}"
+        raise ValueError(f"tensor {name!r} must be float32 with {rank} dimensions; got {found}")
+    return tensor
+
+
+def _vocabulary_image(vocabulary: Vocabulary) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocabulary"
+        vocabulary.save(path)
+        return path.read_bytes()

@@ -1,0 +1,186 @@
+"""What a ranker's manifest says beside its sections; see docs/formats/model_store.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from feedfast.input_layout import InputBlock, InputLayout
+from feedfast.objectives import Objective, Utility
+
+# `kind` and `ranker_version` of the description.
+KIND = "ranker"
+VERSION = 1
+
+GATES = ("none", "hidden", "input")
+ACTIVATIONS = ("linear", "relu")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDescription:
+    """Gate and activation of one layer, by the names of `GATES` and `ACTIVATIONS`."""
+
+    gate: str
+    activation: str
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("gate", GATES), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"layer: {name} {getattr(self, name)!r} is unknown; "
+                    f"allowed: {', '.join(allowed)}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankerDescription:
+    """Names, layout, objectives and towers of a ranker.
+
+    Attributes:
+        shared_names: Features of a request, in order.
+        dense_names: Features of a candidate, in order.
+        layout: Columns of the towers' input.
+        utility: Objectives, weights and the default trade-off.
+        towers: Layers of each tower, input first.
+        random_effects_version: 0 without random effects.
+    """
+
+    shared_names: tuple[str, ...]
+    dense_names: tuple[str, ...]
+    layout: InputLayout
+    utility: Utility
+    towers: Mapping[str, tuple[LayerDescription, ...]]
+    random_effects_version: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values for `Manifest.description`."""
+        objectives_of = tower_objectives(self.utility)
+        return {
+            "kind": KIND,
+            "ranker_version": VERSION,
+            "shared_names": list(self.shared_names),
+            "dense_names": list(self.dense_names),
+            "inputs": _layout_to_json(self.layout),
+            "objectives": [
+                {"name": objective.name, "group": objective.group, "weight": float(weight)}
+                for objective, weight in zip(
+                    self.utility.objectives, self.utility.weights, strict=True
+                )
+            ],
+            "alpha": float(self.utility.alpha),
+            "lambda": float(self.utility.other_weight),
+            "towers": [
+                {
+                    "name": tower,
+                    "objectives": objectives_of[tower],
+                    "layers": [
+                        {"gate": layer.gate, "activation": layer.activation} for layer in layers
+                    ],
+                }
+                for tower, layers in self.towers.items()
+            ],
+            "random_effects_version": self.random_effects_version,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> RankerDescription:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: Not a ranker, of an unknown version, or a value is missing, of a wrong type
+                or does not fit the others.
+        """
+        if value.get("kind") != KIND:
+            raise ValueError(f"description: kind {value.get('kind')!r} is not {KIND!r}")
+        if value.get("ranker_version") != VERSION:
+            raise ValueError(
+                f"description: ranker_version {value.get('ranker_version')!r} is unknown; "
+                f"this build reads {VERSION}"
+            )
+        try:
+            description = _from_json(value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"description: a value is missing or of a wrong type: {type(error).__name__} "
+                f"{error}"
+            ) from None
+        # Everything derived (offsets, objectives of towers) must be what this build derives.
+        if description.to_json() != dict(value):
+            raise ValueError("description: inputs, towers and objectives do not fit together")
+        return description
+
+
+def tower_objectives(utility: Utility) -> dict[str, list[str]]:
+    """Objectives of each tower, in the order of the tower's outputs.
+
+    The tower `passive` has those of group passive, `active` all others; one without is left out.
+    """
+    towers: dict[str, list[str]] = {}
+    for tower in ("passive", "active"):
+        names = [
+            o.name for o in utility.objectives if (o.group == "passive") == (tower == "passive")
+        ]
+        if names:
+            towers[tower] = names
+    return towers
+
+
+def _layout_to_json(layout: InputLayout) -> dict[str, list[dict[str, Any]]]:
+    def blocks(of: Sequence[InputBlock]) -> list[dict[str, Any]]:
+        return [{"feature": b.feature, "offset": b.offset, "width": b.width} for b in of]
+
+    return {"viewer": blocks(layout.viewer_blocks), "candidate": blocks(layout.candidate_blocks)}
+
+
+def _from_json(value: Mapping[str, Any]) -> RankerDescription:
+    width = {
+        block["feature"]: _integer(block["width"])
+        for part in ("viewer", "candidate")
+        for block in value["inputs"][part]
+    }
+    return RankerDescription(
+        shared_names=tuple(map(_text, value["shared_names"])),
+        dense_names=tuple(map(_text, value["dense_names"])),
+        layout=InputLayout(
+            member_dim=width["viewer"],
+            hashtag_dim=width["hashtags"],
+            leaf_dim=width["leaves"],
+            num_shared=len(value["shared_names"]),
+            num_dense=len(value["dense_names"]),
+        ),
+        utility=Utility(
+            objectives=tuple(
+                Objective(_text(entry["name"]), entry["group"]) for entry in value["objectives"]
+            ),
+            weights=tuple(_number(entry["weight"]) for entry in value["objectives"]),
+            alpha=_number(value["alpha"]),
+            other_weight=_number(value["lambda"]),
+        ),
+        towers={
+            _text(tower["name"]): tuple(
+                LayerDescription(_text(layer["gate"]), _text(layer["activation"]))
+                for layer in tower["layers"]
+            )
+            for tower in value["towers"]
+        },
+        random_effects_version=_integer(value["random_effects_version"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not an integer")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
