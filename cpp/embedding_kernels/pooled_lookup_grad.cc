@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <utility>
 
 #include "cpp/embedding_kernels/divisor.h"
 #include "cpp/embedding_kernels/pooled_lookup.h"
@@ -77,12 +78,13 @@ RowGroups GroupByRow(const Bags& bags, Pooling pooling) {
   return groups;
 }
 
-void PooledLookupGrad(const RowGroups& groups, const float* grad, std::int64_t num_bags,
-                      std::int64_t dim, float* row_grads, int threads) {
+void PooledLookupGradRange(const RowGroups& groups, const float* grad, std::int64_t num_bags,
+                           std::int64_t dim, float* row_grads, std::int64_t begin_group,
+                           std::int64_t end_group) noexcept {
   const Table grads{grad, num_bags, dim, RowFormat::kFloat32};
   Bags transposed{groups.bags, groups.offsets};
   if (!groups.factors.empty()) transposed.weights = groups.factors;
-  PooledLookup(grads, transposed, Pooling::kSum, row_grads, dim, threads);
+  PooledLookupRange(grads, transposed, Pooling::kSum, row_grads, dim, begin_group, end_group);
 }
 
 void PooledLookupWeightsGradRange(const Table& table, const Bags& bags, Pooling pooling,

@@ -25,11 +25,13 @@ RowGroups GroupByRow(const Bags& bags, Pooling pooling);
 // Gradient of a pooled lookup by its table, for the touched rows alone:
 //   row_grads[g, :] = sum factors[e] grad[bags[e], :]  over the entries e of group g
 // Shapes: grad [num_bags, dim], gradient of the loss by the pooled output; row_grads
-// [groups.rows.size(), dim]. Every other row of the table has gradient 0. It is a pooled lookup in
-// `grad` over the transposed bags, with that function's numerics: the bits do not depend on
-// `threads`, and ids that repeat are summed in the order of the batch. Requires threads >= 1.
-void PooledLookupGrad(const RowGroups& groups, const float* grad, std::int64_t num_bags,
-                      std::int64_t dim, float* row_grads, int threads);
+// [groups.rows.size(), dim]. Every other row of the table has gradient 0. Handles the groups
+// [begin_group, end_group) on the calling thread. It is a pooled lookup in `grad` over the
+// transposed bags, with that function's numerics: bits do not depend on the range a group is
+// handled in, and ids that repeat are summed in the order of the batch.
+void PooledLookupGradRange(const RowGroups& groups, const float* grad, std::int64_t num_bags,
+                           std::int64_t dim, float* row_grads, std::int64_t begin_group,
+                           std::int64_t end_group) noexcept;
 
 // Gradient of a pooled lookup by the weights of its ids: with d the divisor of bag b and i in b,
 //   grad_weights[i] = (grad[b] . table[values[i]] - (grad[b] . pooled[b]) dd/dw_i) / d

@@ -11,6 +11,16 @@ from feedfast.tf import _library
 _library.ops()
 
 from feedfast.tf import layers, ops  # noqa: E402  (they define gradients of the loaded ops)
+from feedfast.tf.pooled_lookup import (  # noqa: E402
+    embedding_lookup_sparse,
+    safe_embedding_lookup_sparse,
+)
 from feedfast.tf.vocabulary import VocabularyTable  # noqa: E402
 
-__all__ = ["VocabularyTable", "layers", "ops"]
+__all__ = [
+    "VocabularyTable",
+    "embedding_lookup_sparse",
+    "layers",
+    "ops",
+    "safe_embedding_lookup_sparse",
+]

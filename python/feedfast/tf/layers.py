@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from feedfast.tf.gated_dense import GatedDense
+from feedfast.tf.pooled_embedding import PooledEmbedding
 
-__all__ = ["GatedDense"]
+__all__ = ["GatedDense", "PooledEmbedding"]

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from feedfast.tf.gated_dense import gated_dense
+from feedfast.tf.pooled_lookup import pooled_lookup
 
-__all__ = ["gated_dense"]
+__all__ = ["gated_dense", "pooled_lookup"]

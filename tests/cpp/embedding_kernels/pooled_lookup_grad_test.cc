@@ -34,10 +34,10 @@ TEST(GroupByRowTest, EmptyBatchHasNoGroups) {
   const RowGroups groups = GroupByRow(bags.View(), Pooling::kMean);
   EXPECT_TRUE(groups.rows.empty());
   EXPECT_EQ(groups.offsets, std::vector<std::int64_t>{0});
-  PooledLookupGrad(groups, nullptr, 0, 8, nullptr, 2);
+  PooledLookupGradRange(groups, nullptr, 0, 8, nullptr, 0, 0);
 }
 
-TEST(PooledLookupGradTest, MatchesTheDenseReferenceForAnyThreadCount) {
+TEST(PooledLookupGradTest, MatchesTheDenseReferenceInAnyRanges) {
   testing::ForEachCpuTarget([] {
     std::mt19937 rng(kSeed);
     for (const std::int64_t dim : {1, 7, 64, 130}) {
@@ -49,10 +49,13 @@ TEST(PooledLookupGradTest, MatchesTheDenseReferenceForAnyThreadCount) {
           const auto num_touched = static_cast<std::int64_t>(groups.rows.size());
           EXPECT_TRUE(std::is_sorted(groups.rows.begin(), groups.rows.end()));
           std::vector<float> got(static_cast<std::size_t>(num_touched * dim));
-          PooledLookupGrad(groups, grad.data(), view.num_bags(), dim, got.data(), 1);
-          std::vector<float> threaded(got.size());
-          PooledLookupGrad(groups, grad.data(), view.num_bags(), dim, threaded.data(), 3);
-          EXPECT_EQ(got, threaded);
+          PooledLookupGradRange(groups, grad.data(), view.num_bags(), dim, got.data(), 0,
+                                num_touched);
+          std::vector<float> in_parts(got.size());
+          for (std::int64_t g = 0; g < num_touched; g += 10)
+            PooledLookupGradRange(groups, grad.data(), view.num_bags(), dim, in_parts.data(), g,
+                                  std::min(g + 10, num_touched));
+          EXPECT_EQ(got, in_parts);
 
           std::vector<double> want =
               reference::PooledLookupGrad({grad.begin(), grad.end()}, kNumRows, dim, view, pooling);
