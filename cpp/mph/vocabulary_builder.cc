@@ -19,9 +19,9 @@ constexpr std::int64_t kGrain = 64 * kKeyBlock;
 constexpr std::uint64_t kMaxAttempts = 16;
 
 PerfectHashOptions HashOptions(Preset preset) noexcept {
-  // From bench_vocabulary: keys_per_bucket with the fewest bits per key for each group_bits.
-  if (preset == Preset::kFast) return {/*group_bits=*/3, /*keys_per_bucket=*/4.9};
-  return {/*group_bits=*/4, /*keys_per_bucket=*/4.75};
+  PerfectHashOptions options;
+  options.group_bits = preset == Preset::kFast ? 3 : 4;
+  return options;
 }
 
 // A key as error messages show it.
