@@ -13,6 +13,9 @@ import feedfast
 # Module of feedfast.cli and one line of help; the module is imported when it is chosen, so that
 # `feedfast --help` and the commands of the base wheel load nothing they do not need.
 COMMANDS = {
+    "simulate": "write a simulated impression log",
+    "score": "score the requests of an impression log with an exported ranker",
+    "inspect": "sizes of the sections of the models in a store",
     "bench": "run the repository's benchmarks with their peers",
 }
 

@@ -22,6 +22,7 @@ from feedfast.data.keys import KeyBags
 from feedfast.data.loading import load, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
 from feedfast.data.report import BadRow, BadRows, ReadReport
+from feedfast.data.requests import request_of_rows, requests_of_log
 from feedfast.data.schema import LogSchema, SchemaError, check_schema
 from feedfast.data.simulate import Simulation, simulate
 from feedfast.data.splits import Split, split_by_time, split_random
@@ -48,6 +49,8 @@ __all__ = [
     "load_log",
     "load_movielens",
     "load_openbandit",
+    "request_of_rows",
+    "requests_of_log",
     "simulate",
     "split_by_time",
     "split_random",

@@ -1,0 +1,55 @@
+"""`feedfast inspect`: what a model in a store is made of."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from feedfast.cli.console import Console, format_bytes
+from feedfast.store import ModelStore
+
+COLUMNS = ("section", "bytes", "share of the model")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `feedfast inspect`."""
+    parser.add_argument("store", type=Path, help="folder of a model store")
+    parser.add_argument("--model", help="name of one model; default: all of them")
+    parser.add_argument("--version", help="one version of the model; default: the newest")
+
+
+def section_rows(
+    store: Path, model: str, version: str | None = None
+) -> list[tuple[str, int, float]]:
+    """(name, bytes, share of the model) of every section, largest first."""
+    sizes = ModelStore(store).open(model, version=version).section_sizes()
+    ordered = sorted(sizes, key=lambda size: -size.num_bytes)
+    return [(size.name, size.num_bytes, size.share) for size in ordered]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the sections of each model with their bytes."""
+    console = Console(as_json=args.json)
+    store = ModelStore(args.store)
+    newest = {entry.model: entry.version for entry in store.list()}
+    if args.model is None and args.version is not None:
+        raise ValueError("--version goes with --model")
+    if args.model is not None:
+        newest = {args.model: store.open(args.model, version=args.version).manifest.version}
+    if not newest:
+        raise FileNotFoundError(f"{args.store} holds no model")
+    document = []
+    for model, version in newest.items():
+        rows = section_rows(args.store, model, version)
+        total = sum(size for _, size, _ in rows)
+        console.table(f"{model} {version}: {format_bytes(total)}", COLUMNS, rows)
+        document.append(
+            {
+                "model": model,
+                "version": version,
+                "bytes": total,
+                "sections": [dict(zip(("name", "bytes", "share"), r, strict=True)) for r in rows],
+            }
+        )
+    console.result(document)
+    return 0

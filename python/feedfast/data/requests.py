@@ -1,0 +1,94 @@
+"""Logged impressions as requests to a scorer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feedfast.data.history import History
+from feedfast.data.keys import KeyBags, key_codes, offsets_from_lengths
+from feedfast.data.log import ImpressionLog
+from feedfast.request import Request, RequestBatch
+
+
+def requests_of_log(log: ImpressionLog, history: History) -> tuple[RequestBatch, NDArray[np.int64]]:
+    """The requests of a log, in the order of their first rows, and where their candidates are.
+
+    The earliest row of a request speaks for the viewer: its shared features and its history.
+
+    Args:
+        log: Rows of one request id belong to one viewer; they need not be neighbours.
+        history: Of these rows.
+
+    Returns:
+        (requests, rows [n] int64): candidate c of the batch is row rows[c] of the log; within a
+        request, rows ascend.
+
+    Raises:
+        ValueError: Two rows of one request have different viewers.
+    """
+    request_of_row = key_codes(log.request_id)  # numbered by first occurrence
+    rows = np.argsort(request_of_row, kind="stable")
+    offsets = offsets_from_lengths(np.bincount(request_of_row))
+    _check_viewers(log, rows, offsets)
+
+    by_time = np.lexsort((log.timestamp, request_of_row))
+    speaking = by_time[offsets[:-1]]
+    candidates = log.take(rows)
+    viewer_side = history.take(speaking)
+    return RequestBatch(
+        candidate_offsets=offsets,
+        viewer=log.viewer.take(pa.array(speaking)),
+        history_members=viewer_side.members.decoded(),
+        history_hashtags=viewer_side.hashtags.decoded(),
+        shared=log.shared[speaking],
+        item=candidates.item,
+        actor=candidates.actor,
+        root_actor=candidates.root_actor,
+        hashtags=candidates.hashtags,
+        dense=candidates.dense,
+    ), rows
+
+
+def request_of_rows(log: ImpressionLog, history: History, rows: NDArray[np.int64]) -> Request:
+    """One request of any rows of a log: the first of them speaks for the viewer.
+
+    Keys are lists of str or bytes, so that the request can be pickled and read without pyarrow.
+
+    Args:
+        log: Any impressions.
+        history: Of these rows.
+        rows: [candidates] int64, at least one; repeats are allowed.
+    """
+    candidates = log.take(rows)
+    viewer_side = history.take(rows[:1])
+    return Request(
+        viewer=candidates.viewer[0].as_py(),
+        history_members=viewer_side.members.decoded().values.to_pylist(),
+        history_hashtags=viewer_side.hashtags.decoded().values.to_pylist(),
+        shared=candidates.shared[0],
+        item=candidates.item.to_pylist(),
+        actor=candidates.actor.to_pylist(),
+        root_actor=candidates.root_actor.to_pylist(),
+        hashtags=_listed(candidates.hashtags),
+        dense=candidates.dense,
+    )
+
+
+def _listed(bags: KeyBags) -> tuple[list[str | bytes], NDArray[np.int64]]:
+    return bags.decoded().values.to_pylist(), bags.offsets
+
+
+def _check_viewers(log: ImpressionLog, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
+    viewers = key_codes(log.viewer)[rows]
+    expected = np.repeat(viewers[offsets[:-1]], np.diff(offsets))
+    wrong = np.flatnonzero(viewers != expected)
+    if len(wrong):
+        row = int(rows[wrong[0]])
+        request = np.searchsorted(offsets, wrong[0], side="right") - 1
+        first = int(rows[offsets[request]])
+        raise ValueError(
+            f"request {log.request_id[row].as_py()!r} has viewer {log.viewer[first].as_py()!r} in "
+            f"row {first} and {log.viewer[row].as_py()!r} in row {row}; a request has one viewer"
+        )
