@@ -73,14 +73,14 @@ def _node_rows(booster: xgboost.Booster, encoder: LeafEncoder) -> np.ndarray:
 
 
 def _wire_sizes(encoder: LeafEncoder, batch: int) -> Iterator[BenchRow]:
-    """Bytes of one request's leaves, dense against COO (two int64 indices and a value each)."""
+    """Bytes of one request's leaves, dense against a sparse tensor (two int64 indices, a value)."""
     values = batch * encoder.num_trees
-    coo_int64 = values * (2 * 8 + 8)
-    coo_float32 = values * (2 * 8 + 4)
+    sparse_int64 = values * (2 * 8 + 8)
+    sparse_float32 = values * (2 * 8 + 4)
     for layout, item_bytes, peer, peer_bytes, target in (
-        ("int64", 8, "COO, int64 values", coo_int64, 1 / 3),
-        ("int32", 4, "COO, float32 values", coo_float32, 1 / 5),
-        ("uint8_ordinals", 1, "COO, float32 values", coo_float32, 1 / 20),
+        ("int64", 8, "sparse tensor, int64 values", sparse_int64, 1 / 3),
+        ("int32", 4, "sparse tensor, float32 values", sparse_float32, 1 / 5),
+        ("uint8_ordinals", 1, "sparse tensor, float32 values", sparse_float32, 1 / 20),
     ):
         yield row(
             f"trees/wire/dense={layout}",

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterGatedMlp(m);
   feedfast::bindings::RegisterTreeEncoder(m);
   feedfast::bindings::RegisterScorer(m);
+  feedfast::bindings::RegisterAllreduce(m);
 }

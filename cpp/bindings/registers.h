@@ -13,6 +13,7 @@ void RegisterStore(pybind11::module_& m);
 void RegisterGatedMlp(pybind11::module_& m);
 void RegisterTreeEncoder(pybind11::module_& m);
 void RegisterScorer(pybind11::module_& m);
+void RegisterAllreduce(pybind11::module_& m);
 
 }  // namespace feedfast::bindings
 
