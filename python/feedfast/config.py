@@ -24,7 +24,7 @@ class TableConfig:
             OOV, drawn anew each time. Regularises rare ids, and trains row 0 for every column.
     """
 
-    dim: int = 16
+    dim: int = 8
     min_count: int = 3
     id_dropout: float = 0.1
 
@@ -65,16 +65,12 @@ class ForestConfig:
         num_trees: Trees, each one categorical feature; >= 1.
         max_depth: Deepest leaf.
         learning_rate: Shrinkage of each tree.
-        min_child_weight: Least sum of hessians in a leaf; keeps leaves from holding few rows.
-        subsample: Share of the rows each tree sees.
         leaf_dim: Columns of the leaf table.
     """
 
     num_trees: int = 60
     max_depth: int = 4
     learning_rate: float = 0.1
-    min_child_weight: float = 20.0
-    subsample: float = 0.8
     leaf_dim: int = 8
 
     def __post_init__(self) -> None:
@@ -82,17 +78,13 @@ class ForestConfig:
         _at_least("forest: max_depth", self.max_depth, 1)
         _at_least("forest: leaf_dim", self.leaf_dim, 1)
         _positive("forest: learning_rate", self.learning_rate)
-        _finite("forest: min_child_weight", self.min_child_weight, at_least=0.0)
-        _in_range(
-            "forest: subsample", self.subsample, 0.0, 1.0, include_low=False, include_high=True
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryConfig:
     """How much of what a viewer engaged with before an impression is pooled."""
 
-    max_members: int = 50
+    max_members: int = 20
     max_hashtags: int = 20
 
     def __post_init__(self) -> None:
@@ -166,12 +158,12 @@ class TrainingConfig:
     """
 
     batch_size: int = 512
-    max_epochs: int = 12
+    max_epochs: int = 5
     patience: int = 2
     learning_rate: float = 2e-3
     warmup_steps: int = 200
-    table_weight_decay: float = 0.05
-    weight_decay: float = 0.01
+    table_weight_decay: float = 3.0
+    weight_decay: float = 0.3
     checkpoint_every_steps: int = 500
 
     def __post_init__(self) -> None:
@@ -196,7 +188,7 @@ class RankerConfig:
     """
 
     member: TableConfig = field(default_factory=TableConfig)
-    hashtag: TableConfig = field(default_factory=lambda: TableConfig(dim=8))
+    hashtag: TableConfig = field(default_factory=lambda: TableConfig(id_dropout=0.0))
     forest: ForestConfig = field(default_factory=ForestConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
     passive: TowerConfig = field(default_factory=TowerConfig)
