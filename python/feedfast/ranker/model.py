@@ -1,0 +1,259 @@
+"""The ranker as a Keras model: shared ID tables, leaves, two towers of gated layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from feedfast.config import RankerConfig, TowerConfig
+from feedfast.objectives import Objective
+from feedfast.ranker.examples import Examples, RowBags
+from feedfast.ranker.features import Sizes
+from feedfast.ranker.trained import FeedRanker
+from feedfast.tf import layers
+
+# Normal deviation of new table rows: small against the scaled features, so that rare ids start out
+# near the OOV row.
+_TABLE_STDDEV = 0.05
+
+
+def tower_of(objective: Objective) -> str:
+    """The tower that predicts the objective: `active` for the group `other` too."""
+    return "passive" if objective.group == "passive" else "active"
+
+
+class RankerModel(keras.Model):  # type: ignore[misc]
+    """One logit per objective of each example.
+
+    Input vector of both towers, viewer part first, as in the model store:
+
+        viewer | mean of history members | mean of history hashtags | shared |
+        actor | root actor | mean of hashtags | leaves / sqrt(trees) | dense
+
+    Viewer, actors and history members share one table, all hashtags another. Each tower is its
+    gated layers and one linear head layer; a tower without objectives is left out.
+    """
+
+    def __init__(
+        self,
+        config: RankerConfig,
+        sizes: Sizes,
+        objectives: Sequence[Objective],
+        base_rates: NDArray[np.float64],
+    ) -> None:
+        """Makes the layers and all their weights.
+
+        Args:
+            config: Dims, units, gates and the seed of the initial weights.
+            sizes: What the data decides.
+            objectives: At least one, in the order of the logits.
+            base_rates: [objectives], rates that the heads start from.
+        """
+        super().__init__(name="ranker")
+        self.sizes = sizes
+        self.num_objectives = len(objectives)
+        self._columns = tuple(
+            [i for i, o in enumerate(objectives) if tower_of(o) == name]
+            for name in ("passive", "active")
+        )
+        seeds = iter(np.random.SeedSequence(config.seed).generate_state(64).tolist())
+        self.member = layers.PooledEmbedding(
+            sizes.num_members,
+            config.member.dim,
+            pooling="mean",
+            embeddings_initializer=_table_rows(next(seeds)),
+            name="member",
+        )
+        self.hashtag = layers.PooledEmbedding(
+            sizes.num_hashtags,
+            config.hashtag.dim,
+            pooling="mean",
+            embeddings_initializer=_table_rows(next(seeds)),
+            name="hashtag",
+        )
+        self.leaf = layers.PooledEmbedding(
+            sizes.num_leaves,
+            config.forest.leaf_dim,
+            pooling="sqrtn",
+            embeddings_initializer=_table_rows(next(seeds)),
+            name="leaf",
+        )
+        self.towers = [
+            _Tower(name, tower, base_rates[columns], seeds)
+            for name, tower, columns in zip(
+                ("passive", "active"), (config.passive, config.active), self._columns, strict=True
+            )
+            if columns
+        ]
+        self._order = np.argsort(np.concatenate(self._columns)).astype(np.int32)
+        self.infer = tf.function(
+            lambda inputs: tf.sigmoid(self(inputs, training=False)),
+            input_signature=[input_signature(sizes)],
+        )
+        self(model_inputs(_one_example(sizes)))
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all weights, by the names of `FeedRanker.tensors`."""
+        return {name: np.array(v.numpy()) for name, v in self._named_variables()}
+
+    def load_tensors(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Sets all weights from what `tensors` gave."""
+        for name, variable in self._named_variables():
+            variable.assign(tensors[name])
+
+    def _named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
+        for name in ("member", "hashtag", "leaf"):
+            yield f"{name}_table", getattr(self, name).embeddings
+        for tower in self.towers:
+            for index, layer in enumerate((*tower.hidden, tower.head)):
+                for part in ("weight", "bias", "gate_weight", "gate_bias"):
+                    variable = getattr(layer, part)
+                    if variable is not None:
+                        yield f"{tower.name}/{index}/{part}", variable
+
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Logits, [batch, objectives] float32, in the order of the objectives.
+
+        Args:
+            inputs: As `model_inputs` makes them.
+            training: Whether activations are dropped.
+        """
+        num_rows = tf.shape(inputs["viewer"], out_type=tf.int64)[0]
+        # One pooled lookup for everything that reads the member table: single ids are bags of one.
+        singles = tf.concat([inputs[name] for name in ("viewer", "actor", "root_actor")], axis=0)
+        num_singles = 3 * num_rows
+        values = tf.concat([singles, inputs["history_members.values"]], axis=0)
+        offsets = tf.concat(
+            [tf.range(num_singles), num_singles + inputs["history_members.offsets"]], axis=0
+        )
+        viewer, actor, root_actor, history_members = tf.split(
+            self.member((values, offsets)), 4, axis=0
+        )
+        first = inputs["history_hashtags.offsets"]
+        values = tf.concat([inputs["history_hashtags.values"], inputs["hashtags.values"]], axis=0)
+        offsets = tf.concat([first[:-1], first[-1] + inputs["hashtags.offsets"]], axis=0)
+        history_hashtags, hashtags = tf.split(self.hashtag((values, offsets)), 2, axis=0)
+        x = tf.concat(
+            [
+                viewer,
+                history_members,
+                history_hashtags,
+                inputs["shared"],
+                actor,
+                root_actor,
+                hashtags,
+                self.leaf(inputs["leaves"]),
+                inputs["dense"],
+            ],
+            axis=1,
+        )
+        logits = tf.concat([tower(x, training=training) for tower in self.towers], axis=1)
+        return tf.gather(logits, self._order, axis=1)
+
+
+class _Tower(keras.layers.Layer):  # type: ignore[misc]
+    """Gated layers with dropout, then one linear layer with a logit per objective."""
+
+    def __init__(
+        self, name: str, config: TowerConfig, base_rates: NDArray[np.float64], seeds: Any
+    ) -> None:
+        super().__init__(name=name)
+        gate = None if config.gate == "none" else config.gate
+        self.hidden = [
+            layers.GatedDense(
+                units,
+                gate=gate,
+                activation="relu",
+                kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
+                gate_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                name=f"layer_{index}",
+            )
+            for index, units in enumerate(config.units)
+        ]
+        self._dropouts = [
+            keras.layers.Dropout(config.dropout, seed=next(seeds))
+            for _ in range(len(config.units) + 1)
+        ]
+        clipped = np.clip(base_rates, 1e-6, 1.0 - 1e-6)
+        # Starting at the base rates spares rare objectives the steps that would only find them.
+        log_odds = np.log(clipped / (1.0 - clipped))
+        self.head = layers.GatedDense(
+            len(base_rates),
+            gate=None,
+            activation="linear",
+            kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+            bias_initializer=lambda shape, dtype=None: tf.constant(log_odds, dtype=tf.float32),
+            name="head",
+        )
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = self._dropouts[0](x, training=training)
+        for layer, dropout in zip(self.hidden, self._dropouts[1:], strict=True):
+            x = dropout(layer(x), training=training)
+        return self.head(x)
+
+
+def model_of(ranker: FeedRanker) -> RankerModel:
+    """The Keras model of a trained ranker."""
+    base_rates = 1.0 / np.asarray(ranker.utility_weights)
+    model = RankerModel(ranker.config, ranker.features.sizes, ranker.objectives, base_rates)
+    model.load_tensors(ranker.tensors)
+    return model
+
+
+def model_inputs(examples: Examples) -> dict[str, tf.Tensor]:
+    """The examples as the tensors of `RankerModel.call`."""
+    arrays: dict[str, NDArray[Any]] = {
+        name: getattr(examples, name)
+        for name in ("viewer", "actor", "root_actor", "leaves", "shared", "dense")
+    }
+    for name in ("history_members", "history_hashtags", "hashtags"):
+        bags = getattr(examples, name)
+        arrays[f"{name}.values"] = bags.values
+        arrays[f"{name}.offsets"] = bags.offsets
+    arrays["leaves"] = arrays["leaves"].astype(np.int64)
+    return {name: tf.constant(array) for name, array in arrays.items()}
+
+
+def input_signature(sizes: Sizes) -> dict[str, tf.TensorSpec]:
+    """Shapes and types of `model_inputs`, so that one traced function serves every batch."""
+    one = {
+        name: tf.TensorSpec([None], tf.int64, name=name)
+        for name in ("viewer", "actor", "root_actor")
+    }
+    bags = {
+        f"{name}.{part}": tf.TensorSpec([None], tf.int64, name=f"{name}_{part}")
+        for name in ("history_members", "history_hashtags", "hashtags")
+        for part in ("values", "offsets")
+    }
+    return {
+        **one,
+        **bags,
+        "leaves": tf.TensorSpec([None, sizes.num_trees], tf.int64, name="leaves"),
+        "shared": tf.TensorSpec([None, sizes.num_shared], tf.float32, name="shared"),
+        "dense": tf.TensorSpec([None, sizes.num_dense], tf.float32, name="dense"),
+    }
+
+
+def _one_example(sizes: Sizes) -> Examples:
+    row, empty = np.zeros(1, np.int64), RowBags(np.zeros(0, np.int64), np.zeros(2, np.int64))
+    return Examples(
+        viewer=row,
+        actor=row,
+        root_actor=row,
+        history_members=empty,
+        history_hashtags=empty,
+        hashtags=empty,
+        leaves=np.zeros((1, sizes.num_trees), np.int32),
+        shared=np.zeros((1, sizes.num_shared), np.float32),
+        dense=np.zeros((1, sizes.num_dense), np.float32),
+    )
+
+
+def _table_rows(seed: int) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=_TABLE_STDDEV, seed=seed)

@@ -1,0 +1,268 @@
+"""The training loop: weighted masked cross entropy, Adam with warm-up, repeatable to the bit.
+
+Every random choice is drawn from (seed, epoch, step), and nothing else carries state than the
+variables of model and optimizer, so a run that is resumed from a checkpoint goes on exactly as it
+would have. On one machine with one number of threads two runs give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from feedfast.config import RankerConfig, TrainingConfig
+from feedfast.ranker.examples import Examples
+from feedfast.ranker.model import RankerModel, input_signature, model_inputs
+from feedfast.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from feedfast.training.progress import Progress, ProgressCallback
+
+_FINAL_SHARE = 0.1
+_PROGRESS_INTERVAL_S = 0.5
+# Streams of the generators derived from the seed.
+_ORDER, _ID_DROPOUT = 1, 2
+
+
+EpochRecord = dict[str, Any]
+"""One line of a run's history: epoch from 1, mean training loss, validation figure (may be NaN)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LabelledExamples:
+    """Inputs with what they teach.
+
+    Attributes:
+        examples: n model inputs.
+        labels: [n, objectives] float32, 0, 1 or NaN where undefined.
+        weights: [n, objectives] float32 loss weights, >= 0; ignored where the label is undefined.
+    """
+
+    examples: Examples
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
+    """Rate of a step, counted from 0: linear warm-up, then half a cosine down to a tenth."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return config.learning_rate * (_FINAL_SHARE + (1.0 - _FINAL_SHARE) * cosine)
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Sum over objectives of the weighted cross entropy, divided by the rows of the batch.
+
+        loss = 1 / n * sum_i sum_k w_ik * mask_ik * BCE(logit_ik, y_ik)
+
+    A row whose label is undefined (NaN) adds nothing for that objective, and no gradient.
+
+    Args:
+        logits, labels, weights: [n, objectives] float32.
+    """
+    defined = tf.math.is_finite(labels)
+    y = tf.where(defined, labels, 0.0)
+    w = tf.where(defined, weights, 0.0)
+    losses = w * tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=logits)
+    return tf.reduce_sum(losses) / tf.cast(tf.shape(logits)[0], tf.float32)
+
+
+class Trainer:
+    """One model, its optimizer and the step that changes both."""
+
+    def __init__(self, model: RankerModel, config: RankerConfig) -> None:
+        self.model = model
+        self._config = config
+        self._optimizer = keras.optimizers.Adam(learning_rate=0.0, name="adam")
+        self._optimizer.build(model.trainable_variables)
+        tables = [layer.embeddings for layer in (model.member, model.hashtag, model.leaf)]
+        in_tables = {id(v) for v in tables}
+        matrices = [
+            v for v in model.trainable_variables if id(v) not in in_tables and len(v.shape) == 2
+        ]
+        self._decays = [
+            *((v, config.training.table_weight_decay) for v in tables),
+            *((v, config.training.weight_decay) for v in matrices),
+        ]
+        pair = tf.TensorSpec([None, None], tf.float32)
+        self._step = tf.function(
+            self._train_step,
+            input_signature=[
+                input_signature(model.sizes),
+                pair,
+                pair,
+                tf.TensorSpec([], tf.float32),
+            ],
+        )
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Everything a checkpoint needs: weights, dropout counters, Adam's moments and its step."""
+        return [*self.model.variables, *self._optimizer.variables]
+
+    def step(self, batch: LabelledExamples, rate: float) -> float:
+        """One update with the given learning rate; the loss before it."""
+        loss = self._step(
+            model_inputs(batch.examples),
+            tf.constant(batch.labels),
+            tf.constant(batch.weights),
+            tf.constant(rate, tf.float32),
+        )
+        return float(loss)
+
+    def _train_step(
+        self,
+        inputs: dict[str, tf.Tensor],
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        rate: tf.Tensor,
+    ) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(self.model(inputs, training=True), labels, weights)
+        variables = self.model.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        for variable, decay in self._decays:
+            if decay > 0.0:
+                variable.assign(variable * (1.0 - rate * decay))
+        self._optimizer.learning_rate.assign(rate)
+        self._optimizer.apply(gradients, variables)
+        return loss
+
+
+def train_epochs(
+    trainer: Trainer,
+    data: LabelledExamples,
+    *,
+    config: RankerConfig,
+    num_epochs: int,
+    stop: Callable[[list[EpochRecord]], bool],
+    validate: Callable[[], float],
+    checkpoints: Path,
+    stage: str,
+    progress: ProgressCallback,
+) -> list[EpochRecord]:
+    """Trains from the newest checkpoint of the folder, or from the start, to the end.
+
+    Args:
+        trainer: Changed in place.
+        data: Training rows; each epoch takes them in another order, the last batch may be short.
+        config: Seed, schedule and batch size.
+        num_epochs: Most epochs.
+        stop: Whether to stop after the epochs so far.
+        validate: Called after each epoch; its result goes into the record.
+        checkpoints: Existing folder for the checkpoints of this stage alone.
+        stage: Name for the reports.
+        progress: Told about twice a second.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        ValueError: The folder's checkpoint is damaged or of another model.
+    """
+    options = config.training
+    n = len(data.examples)
+    steps_per_epoch = -(-n // options.batch_size)
+    schedule_steps = options.max_epochs * steps_per_epoch
+    step, loss_sum, records = _restore(trainer, checkpoints)
+    meter = _Meter(stage, num_epochs * steps_per_epoch, progress)
+    while step < num_epochs * steps_per_epoch and not stop(records):
+        epoch, first = divmod(step, steps_per_epoch)
+        order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(n)
+        for index in range(first, steps_per_epoch):
+            rows = order[index * options.batch_size : (index + 1) * options.batch_size]
+            batch = _draw_batch(data, rows, config, step)
+            loss = trainer.step(batch, learning_rate(options, step, schedule_steps))
+            step += 1
+            loss_sum += loss
+            meter.add(step, len(rows), loss)
+            if step % options.checkpoint_every_steps == 0 and index + 1 < steps_per_epoch:
+                _save(trainer, checkpoints, step, loss_sum, records)
+        record: EpochRecord = {
+            "epoch": epoch + 1,
+            "loss": loss_sum / steps_per_epoch,
+            "validation": validate(),
+        }
+        records, loss_sum = [*records, record], 0.0
+        _save(trainer, checkpoints, step, loss_sum, records)
+        meter.tell(step, f"epoch {epoch + 1}: validation {record['validation']:.4f}")
+    return records
+
+
+def _draw_batch(
+    data: LabelledExamples, rows: NDArray[np.int64], config: RankerConfig, step: int
+) -> LabelledExamples:
+    """The rows with some of their ids replaced by OOV; see `TableConfig.id_dropout`."""
+    examples = data.examples.take(rows)
+    rng = np.random.default_rng([config.seed, _ID_DROPOUT, step])
+    for ids in (examples.viewer, examples.actor, examples.root_actor):
+        ids[rng.random(len(ids)) < config.member.id_dropout] = 0
+    hashtags = examples.hashtags.values
+    hashtags[rng.random(len(hashtags)) < config.hashtag.id_dropout] = 0
+    return LabelledExamples(examples, data.labels[rows], data.weights[rows])
+
+
+def _save(
+    trainer: Trainer, folder: Path, step: int, loss_sum: float, records: list[EpochRecord]
+) -> None:
+    tensors = {f"{i:04d}": np.array(v.numpy()) for i, v in enumerate(trainer.variables)}
+    # repr of a float and JSON both round-trip every bit.
+    state = {"loss_sum": loss_sum, "records": records}
+    save_checkpoint(folder, Checkpoint(step, tensors, state))
+
+
+def _restore(trainer: Trainer, folder: Path) -> tuple[int, float, list[EpochRecord]]:
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        return 0, 0.0, []
+    variables = trainer.variables
+    if len(checkpoint.tensors) != len(variables):
+        raise ValueError(
+            f"{folder}: the checkpoint has {len(checkpoint.tensors)} variables; "
+            f"the model and its optimizer have {len(variables)}"
+        )
+    for index, variable in enumerate(variables):
+        variable.assign(checkpoint.tensors[f"{index:04d}"])
+    return checkpoint.step, checkpoint.state["loss_sum"], checkpoint.state["records"]
+
+
+class _Meter:
+    """Turns steps into a report every half second."""
+
+    def __init__(self, stage: str, num_steps: int, progress: ProgressCallback) -> None:
+        self._stage, self._num_steps, self._progress = stage, num_steps, progress
+        self._clear()
+
+    def _clear(self) -> None:
+        self._since = time.monotonic()
+        self._examples, self._steps, self._loss = 0, 0, 0.0
+
+    def add(self, step: int, num_examples: int, loss: float) -> None:
+        self._examples += num_examples
+        self._steps += 1
+        self._loss += loss
+        if time.monotonic() - self._since >= _PROGRESS_INTERVAL_S:
+            self.tell(step, "")
+
+    def tell(self, step: int, message: str) -> None:
+        elapsed = time.monotonic() - self._since
+        self._progress(
+            Progress(
+                stage=self._stage,
+                step=step,
+                num_steps=self._num_steps,
+                examples_per_second=self._examples / elapsed if self._examples else math.nan,
+                loss=self._loss / self._steps if self._steps else math.nan,
+                message=message,
+            )
+        )
+        self._clear()

@@ -1,0 +1,213 @@
+"""Training: from a dataset to a run folder with a trained ranker."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast import metrics, weighting
+from feedfast.config import RankerConfig
+from feedfast.data import Dataset, History, ImpressionLog
+from feedfast.objectives import inverse_base_rates
+from feedfast.ranker.features import FeatureSpace
+from feedfast.ranker.model import RankerModel
+from feedfast.ranker.predict import predict_examples
+from feedfast.ranker.rows import history_of, split_log, split_rows
+from feedfast.ranker.trained import FeedRanker
+from feedfast.store import files
+from feedfast.training.loop import EpochRecord, LabelledExamples, Trainer, train_epochs
+from feedfast.training.progress import Progress, ProgressCallback, silent
+from feedfast.training.run import RunFolder, TrainedRun
+
+_logger = logging.getLogger(__name__)
+
+
+def train(
+    dataset: Dataset,
+    config: RankerConfig,
+    run_dir: str | os.PathLike[str],
+    *,
+    progress: ProgressCallback | None = None,
+) -> TrainedRun:
+    """Trains a ranker in two stages and leaves it in a run folder.
+
+    The first stage learns on the training rows without the validation rows and stops when these
+    no longer get better; it gives the number of epochs. The second stage starts anew on all
+    training rows and takes that many. Test rows are never touched. Vocabularies, forest, scaling
+    and loss weights are learned anew in each stage, on its own rows.
+
+    A folder that holds an unfinished run of the same config and dataset is continued, with the
+    result of an uninterrupted run; a complete one is returned as it is. The same config, dataset,
+    machine and number of threads give the same bits.
+
+    Args:
+        dataset: Any log with labels.
+        config: Sizes, schedule, split, seed.
+        run_dir: Folder of the run, made if needed.
+        progress: Told where training is, a few times a second.
+
+    Raises:
+        ValueError: The folder holds another run or a damaged part; or the dataset has too few rows,
+            an objective without a defined label, no numeric feature, or no propensities for IPS.
+    """
+    tell = progress or silent
+    folder = RunFolder(Path(run_dir))
+    folder.prepare(config, dataset)
+    if folder.is_complete:
+        folder.remove_work()
+        return TrainedRun.open(folder.path)
+
+    history = history_of(dataset, config)
+    rows = split_rows(dataset.log, config)
+    validation = split_log(
+        dataset.log.take(rows.train), config, fraction=config.split.validation_fraction
+    )
+    select = _Stage("select", dataset, history, rows.train[validation.train], config, folder, tell)
+    records = select.train(
+        num_epochs=config.training.max_epochs, validation_rows=rows.train[validation.test]
+    )
+    num_epochs = _best_epoch(records)
+    _logger.info("%s: %d epochs", dataset.name, num_epochs)
+    final = _Stage("final", dataset, history, rows.train, config, folder, tell)
+    final_records = final.train(num_epochs=num_epochs, validation_rows=None)
+
+    labels = dataset.log.labels[rows.train]
+    ranker = FeedRanker(
+        config=config,
+        objectives=dataset.objectives,
+        utility_weights=tuple(inverse_base_rates(labels, dataset.objectives).tolist()),
+        features=final.features,
+        tensors=final.model.tensors(),
+    )
+    folder.finish(
+        ranker,
+        num_epochs=num_epochs,
+        history=[{"stage": "select", **r} for r in records]
+        + [{"stage": "final", **r} for r in final_records],
+        effective_rows={
+            objective.name: weighting.effective_sample_size(column)
+            for objective, column in zip(dataset.objectives, final.data.weights.T, strict=True)
+        },
+    )
+    return TrainedRun.open(folder.path)
+
+
+def loss_weights(log: ImpressionLog, config: RankerConfig) -> NDArray[np.float32]:
+    """[n, objectives] float32: what each row counts in the loss of each objective.
+
+    Raises:
+        ValueError: The log lacks what the kind of weight needs: rows of both policies for rate
+            ratios, propensities for IPS.
+    """
+    options = config.weighting
+    if options.kind == "rate_ratio":
+        table = weighting.RateRatioTable.fit(
+            log.position,
+            log.policy_random,
+            log.labels,
+            smoothing=options.smoothing,
+            clip=options.clip,
+        )
+        return table.row_weights(log.position, log.policy_random, log.labels)
+    weights = np.where(np.isnan(log.labels), 0.0, 1.0).astype(np.float32)
+    if options.kind == "ips":
+        weights *= weighting.ips_weights(log.propensity, floor=options.floor)[:, None]
+    return weights
+
+
+class _Stage:
+    """Features, model and checkpoints of one pass of training over one set of rows."""
+
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        history: History,
+        rows: NDArray[np.int64],
+        config: RankerConfig,
+        folder: RunFolder,
+        progress: ProgressCallback,
+    ) -> None:
+        self._name = name
+        self._dataset = dataset
+        self._history = history
+        self._config = config
+        self._progress = progress
+        self._folder = folder.make_stage(name)
+        progress(Progress(stage="features", message=f"{name}: {len(rows):,} rows"))
+        log = dataset.log.take(rows)
+        weights = loss_weights(log, config)
+        self.features = self._open_or_fit_features(rows)
+        self.data = LabelledExamples(
+            self.features.encode(log, history.take(rows)), log.labels, weights
+        )
+        base_rates = 1.0 / inverse_base_rates(log.labels, dataset.objectives).astype(np.float64)
+        self.model = RankerModel(config, self.features.sizes, dataset.objectives, base_rates)
+
+    def train(
+        self, *, num_epochs: int, validation_rows: NDArray[np.int64] | None
+    ) -> list[EpochRecord]:
+        """Runs the stage; without validation rows it takes all its epochs."""
+        validate: _Validation | None = None
+        if validation_rows is not None:
+            log = self._dataset.log.take(validation_rows)
+            examples = self.features.encode(log, self._history.take(validation_rows))
+            validate = _Validation(
+                self.model, LabelledExamples(examples, log.labels, np.ones_like(log.labels))
+            )
+        patience = self._config.training.patience
+        return train_epochs(
+            Trainer(self.model, self._config),
+            self.data,
+            config=self._config,
+            num_epochs=num_epochs,
+            stop=lambda records: (
+                validate is not None and len(records) - _best_epoch(records) >= patience
+            ),
+            validate=validate or (lambda: math.nan),
+            checkpoints=self._folder / "checkpoints",
+            stage=self._name,
+            progress=self._progress,
+        )
+
+    def _open_or_fit_features(self, rows: NDArray[np.int64]) -> FeatureSpace:
+        target = self._folder / "features"
+        if not target.exists():
+            unfinished = files.temporary_sibling(target)
+            unfinished.mkdir()
+            FeatureSpace.fit(self._dataset, rows, self._config).save(unfinished)
+            files.sync_folder(unfinished)
+            unfinished.rename(target)
+            files.sync_folder(self._folder)
+        return FeatureSpace.open(target)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Validation:
+    """Mean normalised entropy over the objectives that have one; NaN when none has."""
+
+    model: RankerModel
+    data: LabelledExamples
+
+    def __call__(self) -> float:
+        predicted = predict_examples(self.model, self.data.examples)
+        figures = [
+            metrics.normalized_entropy(labels, p)
+            for labels, p in zip(self.data.labels.T, predicted.T, strict=True)
+        ]
+        defined = [figure for figure in figures if not math.isnan(figure)]
+        return sum(defined) / len(defined) if defined else math.nan
+
+
+def _best_epoch(records: list[EpochRecord]) -> int:
+    """Number of epochs with the lowest validation figure; the last if there is no figure."""
+    figures = [r["validation"] for r in records]
+    if not figures or all(math.isnan(f) for f in figures):
+        return len(records)
+    return int(np.nanargmin(figures)) + 1
