@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feedfast.tf.gated_dense import GatedDense
+from feedfast.tf.leaf_embedding import LeafEmbedding
 from feedfast.tf.pooled_embedding import PooledEmbedding
 
-__all__ = ["GatedDense", "PooledEmbedding"]
+__all__ = ["GatedDense", "LeafEmbedding", "PooledEmbedding"]
