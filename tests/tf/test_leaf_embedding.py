@@ -90,6 +90,7 @@ def test_impossible_layers_are_named(arguments: dict[str, object], message: str)
         LeafEmbedding(**{"num_leaves": 37, "dim": 5, "num_trees": 6, **arguments})
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_model_on_leaves_trains_saves_and_loads(tmp_path: Path) -> None:
     encoder = LeafEncoder.open(Path(__file__).parents[1] / "data" / "forest_v1.bin")
     rng = np.random.default_rng(4)
