@@ -100,13 +100,14 @@ class RankerDescription:
             )
         try:
             description = _from_json(value)
+            # Everything derived (offsets, objectives of towers) must be what this build derives.
+            fits = description.to_json() == dict(value)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"description: a value is missing or of a wrong type: {type(error).__name__} "
-                f"{error}"
+                f"description: a value is missing, unknown or of a wrong type: "
+                f"{type(error).__name__} {error}"
             ) from None
-        # Everything derived (offsets, objectives of towers) must be what this build derives.
-        if description.to_json() != dict(value):
+        if not fits:
             raise ValueError("description: inputs, towers and objectives do not fit together")
         return description
 
