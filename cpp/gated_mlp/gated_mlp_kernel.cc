@@ -23,6 +23,10 @@ constexpr int kTileVecs = 2;
 constexpr int kRowVecs = 8;
 #endif
 
+// Weight rows fetched ahead, also past the panel's end into the next: with 16 rows of x the weights
+// come from the L3 cache and this is worth a fifth, with 512 a twentieth (bench_gated_mlp).
+constexpr std::int64_t kPrefetchRows = 32;
+
 // exp(x) for x <= 0 or NaN. x = n ln2 + r, exp(r) = 1 + r + r^2 q(r) with a minimax q of degree 4
 // (relative error 3.7e-9 on |r| <= ln2 / 2). ln2 is split so that n * kLn2High is exact. The two
 // scale steps round subnormal results once.
@@ -88,6 +92,9 @@ inline void RunTile(const Tile& t) {
   const float* weight = t.weight;
   for (std::int64_t k = 0; k < t.num_k; ++k, weight += t.weight_stride) {
     Vec w[kVecs];
+#pragma GCC unroll 8
+    for (int column = 0; column < kVecs * kLanes; column += kColumnAlign)
+      __builtin_prefetch(weight + kPrefetchRows * t.weight_stride + column);
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) w[v] = Load(weight + v * kLanes);
 #pragma GCC unroll 8
