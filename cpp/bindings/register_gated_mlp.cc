@@ -1,7 +1,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -103,15 +102,6 @@ void RegisterGatedMlp(py::module_& m) {
       .def_property_readonly("num_inputs", &GatedMlp::num_inputs)
       .def_property_readonly("num_outputs", &GatedMlp::num_outputs)
       .def_property_readonly("nbytes", &GatedMlp::nbytes);
-  m.def(
-      "sigmoid",
-      [](const Matrix& x) {
-        Matrix out(std::vector<py::ssize_t>(x.shape(), x.shape() + x.ndim()));
-        std::copy(x.data(), x.data() + x.size(), out.mutable_data());
-        Sigmoid(AsMutableSpan(out));
-        return out;
-      },
-      py::arg("x").noconvert());
   m.def(
       "peak_fma",
       [](std::int64_t steps) {
