@@ -22,6 +22,7 @@ else:
     HAVE_RICH = True
 
 _PLAIN_INTERVAL_S = 5.0
+_PIPE_WIDTH = 400
 
 
 def format_number(value: object) -> str:
@@ -110,7 +111,9 @@ class Console:
                 table.add_column(column, justify="left" if index == 0 else "right")
             for row in cells:
                 table.add_row(*row)
-            rich.console.Console(width=None if sys.stdout.isatty() else 120).print(table)
+            # A pipe or file has no width: nothing is folded there.
+            width = None if sys.stdout.isatty() else _PIPE_WIDTH
+            rich.console.Console(width=width).print(table)
             return
         print(title)
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]

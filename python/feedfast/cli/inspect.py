@@ -8,7 +8,7 @@ from pathlib import Path
 from feedfast.cli.console import Console, format_bytes
 from feedfast.store import ModelStore
 
-COLUMNS = ("section", "bytes", "share of the model")
+COLUMNS = ("section", "bytes", "% of the model")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def section_rows(
     store: Path, model: str, version: str | None = None
 ) -> list[tuple[str, int, float]]:
-    """(name, bytes, share of the model) of every section, largest first."""
+    """(name, bytes, percent of the model) of every section, largest first."""
     sizes = ModelStore(store).open(model, version=version).section_sizes()
     ordered = sorted(sizes, key=lambda size: -size.num_bytes)
-    return [(size.name, size.num_bytes, size.share) for size in ordered]
+    return [(size.name, size.num_bytes, 100.0 * size.share) for size in ordered]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 "model": model,
                 "version": version,
                 "bytes": total,
-                "sections": [dict(zip(("name", "bytes", "share"), r, strict=True)) for r in rows],
+                "sections": [dict(zip(("name", "bytes", "percent"), r, strict=True)) for r in rows],
             }
         )
     console.result(document)

@@ -13,7 +13,11 @@ import feedfast
 # Module of feedfast.cli and one line of help; the module is imported when it is chosen, so that
 # `feedfast --help` and the commands of the base wheel load nothing they do not need.
 COMMANDS = {
+    "demo": "train, evaluate, export and rank in one go",
     "simulate": "write a simulated impression log",
+    "train": "train a ranker on an impression log",
+    "evaluate": "measure a trained ranker beside its baseline",
+    "export": "write a trained ranker into a model store",
     "score": "score the requests of an impression log with an exported ranker",
     "inspect": "sizes of the sections of the models in a store",
     "bench": "run the repository's benchmarks with their peers",

@@ -1,0 +1,100 @@
+"""Plots of the demo's report, as SVG text; matplotlib's only importer."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feedfast.data import CtrRow
+    from feedfast.training import ObjectiveEvaluation
+
+mpl.rcParams["svg.fonttype"] = "none"  # text stays text
+mpl.rcParams["svg.hashsalt"] = "feedfast"  # the same figure gives the same file
+_COLUMNS = 4
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def calibration(objectives: Sequence[ObjectiveEvaluation]) -> str:
+    """Observed rate against mean prediction, one panel per objective, with 95% intervals."""
+    rows = math.ceil(len(objectives) / _COLUMNS)
+    figure = Figure(figsize=(3 * _COLUMNS, 3 * rows), layout="constrained")
+    for index, objective in enumerate(objectives):
+        axes = figure.add_subplot(rows, _COLUMNS, index + 1)
+        bins = objective.model.calibration
+        predicted = [b.mean_prediction for b in bins]
+        observed = [b.observed_rate for b in bins]
+        low = [max(b.observed_rate - b.low, 0.0) for b in bins]
+        high = [max(b.high - b.observed_rate, 0.0) for b in bins]
+        top = max([*predicted, *observed, 1e-6]) * 1.1
+        axes.plot([0, top], [0, top], color="0.7", linewidth=1)
+        axes.errorbar(predicted, observed, yerr=[low, high], fmt="o", markersize=3, linewidth=1)
+        axes.set_title(f"{objective.name}: O/E {objective.model.oe:.3f}", fontsize=9)
+        axes.set_xlabel("predicted", fontsize=8)
+        axes.set_ylabel("observed", fontsize=8)
+        axes.tick_params(labelsize=7)
+    return _svg(figure)
+
+
+def scores(score: NDArray[np.float32], engaged: NDArray[np.bool_]) -> str:
+    """Distribution of the utility score, apart for impressions with and without engagement."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    edges = np.histogram_bin_edges(score, bins=50)
+    for chosen, label in ((engaged, "engaged"), (~engaged, "not engaged")):
+        if chosen.any():
+            axes.hist(score[chosen], bins=list(edges), density=True, alpha=0.5, label=label)
+    axes.set_xlabel("utility score")
+    axes.set_ylabel("density")
+    axes.legend()
+    return _svg(figure)
+
+
+def latency(latency_ms: dict[str, NDArray[np.float64]]) -> str:
+    """Share of requests answered within a time, one curve per precision."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for label, taken in latency_ms.items():
+        axes.plot(np.sort(taken), np.arange(1, len(taken) + 1) / len(taken), label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds per request")
+    axes.set_ylabel("share of requests")
+    axes.legend()
+    return _svg(figure)
+
+
+def ctr_by_position(rows: Sequence[CtrRow]) -> str:
+    """Click rate by position with 95% intervals, one series per policy."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for offset, policy in enumerate(sorted({row.policy for row in rows})):
+        chosen = [row for row in rows if row.policy == policy and row.position is not None]
+        axes.errorbar(
+            [(row.position or 0) + 0.1 * offset for row in chosen],
+            [row.rate for row in chosen],
+            yerr=[
+                [row.rate - row.low for row in chosen],
+                [row.high - row.rate for row in chosen],
+            ],
+            fmt="o",
+            capsize=3,
+            label=policy,
+        )
+    axes.set_xlabel("position")
+    axes.set_ylabel("click rate")
+    axes.legend()
+    return _svg(figure)
