@@ -126,6 +126,9 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
         store.open("seed")
     with pytest.raises(FileNotFoundError, match="no version 000009 of model 'feed'; versions: 0"):
         store.open("feed", 9)
+    for version in ("newest", "", -1, "²"):
+        with pytest.raises(ValueError, match="version must be a number such as 1 or '000001'; got"):
+            store.open("feed", version)
     with pytest.raises(ValueError, match="verify must be one of header, full; got 'none'"):
         store.open("feed", verify="none")  # type: ignore[arg-type]
     for name in ("", "..", "a/b", ".x", "a" * 129, "ä"):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ from feedfast.vocab import Vocabulary
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_T = TypeVar("_T")
 
 TABLES = ("member_table", "hashtag_table", "leaf_table")
 VOCABULARIES = ("member_vocabulary", "hashtag_vocabulary")
@@ -246,9 +248,15 @@ def _open_native(
     opened: OpenedModel, description: RankerDescription, verify: Verify
 ) -> _core.Scorer:
     def vocabulary(section: str) -> _core.Vocabulary:
+        path = opened.image_path(section, layout=VOCABULARY)
+        return _core.Vocabulary.open(os.fsencode(path), verify)
+
+    def forest(section: str) -> _core.LeafEncoder:
+        return _core.LeafEncoder.from_image(opened.image(section, layout=FOREST).tobytes())
+
+    def read(section: str, reader: Callable[[str], _T]) -> _T:
         try:
-            path = opened.image_path(section, layout=VOCABULARY)
-            return _core.Vocabulary.open(os.fsencode(path), verify)
+            return reader(section)
         except ValueError as error:
             raise ValueError(f"section {section!r}: {error}") from None
 
@@ -258,7 +266,6 @@ def _open_native(
     calibrators = calibrators_from_tensors(opened.tensors("calibrators"), objectives)
     effects = opened.tensors("random_effects").get("coefficients")
     normalizer = opened.tensors("normalizer")
-    forest = _core.LeafEncoder.from_image(opened.image("forest", layout=FOREST).tobytes())
     for name, dim in (
         ("member_table", description.layout.member_dim),
         ("hashtag_table", description.layout.hashtag_dim),
@@ -270,9 +277,9 @@ def _open_native(
                 f"the description says {dim}"
             )
     return _core.Scorer(
-        member_vocabulary=vocabulary("member_vocabulary"),
-        hashtag_vocabulary=vocabulary("hashtag_vocabulary"),
-        forest=forest,
+        member_vocabulary=read("member_vocabulary", vocabulary),
+        hashtag_vocabulary=read("hashtag_vocabulary", vocabulary),
+        forest=read("forest", forest),
         member_table=opened.table("member_table"),
         hashtag_table=opened.table("hashtag_table"),
         leaf_table=opened.table("leaf_table"),
@@ -300,7 +307,7 @@ def _open_native(
             None
             if effects is None
             else (
-                vocabulary("random_effects_vocabulary"),
+                read("random_effects_vocabulary", vocabulary),
                 _floats(opened.tensors("random_effects"), "coefficients", 2),
             )
         ),

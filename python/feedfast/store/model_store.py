@@ -67,7 +67,7 @@ class ModelStore:
         if not versions:
             models = ", ".join(sorted({entry.model for entry in self.list()})) or "none"
             raise FileNotFoundError(f"{self.path}: no model {model!r}; models: {models}")
-        wanted = versions[-1] if version is None else f"{int(version):06d}"
+        wanted = versions[-1] if version is None else _version_name(version)
         if wanted not in versions:
             raise FileNotFoundError(
                 f"{self.path}: no version {wanted} of model {model!r}; "
@@ -87,3 +87,10 @@ class ModelStore:
         names = [name for name in os.listdir(folder) if name.isascii() and name.isdecimal()]
         published = [name for name in names if (folder / name / "manifest.json").is_file()]
         return tuple(sorted(published, key=int))
+
+
+def _version_name(version: str | int) -> str:
+    text = str(version)
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"version must be a number such as 1 or '000001'; got {version!r}")
+    return f"{int(text):06d}"
