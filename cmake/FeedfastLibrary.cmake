@@ -64,3 +64,13 @@ function(feedfast_add_kernels library)
     set_property(GLOBAL APPEND PROPERTY FEEDFAST_KERNEL_OBJECTS ${objects})
   endforeach()
 endfunction()
+
+# Adds the static library `name` of CUDA sources (x_cuda.cu). Only called where FEEDFAST_CUDA is on.
+function(feedfast_add_cuda_library name)
+  find_package(CUDAToolkit REQUIRED)
+  add_library(${name} STATIC ${ARGN})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(${name} PRIVATE -Xcompiler=-Wall,-Wextra
+                                         $<$<BOOL:${FEEDFAST_WERROR}>:-Werror=all-warnings>)
+  target_link_libraries(${name} PUBLIC CUDA::cudart)
+endfunction()

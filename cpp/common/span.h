@@ -25,9 +25,9 @@ class Span {
   // NOLINTNEXTLINE(google-explicit-constructor)
   Span(const std::vector<value_type>& v) noexcept
       : data_(v.data()), size_(static_cast<std::int64_t>(v.size())) {}
-  template <typename U = T, typename = std::enable_if_t<std::is_const_v<U>>>
+  template <typename U, typename = std::enable_if_t<std::is_same_v<T, const U>>>
   // NOLINTNEXTLINE(google-explicit-constructor)
-  constexpr Span(Span<value_type> other) noexcept : data_(other.data()), size_(other.size()) {}
+  constexpr Span(Span<U> other) noexcept : data_(other.data()), size_(other.size()) {}
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::int64_t size() const noexcept { return size_; }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpp/common/host_device.h"
+
 namespace feedfast::embedding_kernels {
 
 // How one row of a table lies in memory; rows follow each other without gaps.
@@ -16,7 +18,7 @@ enum class RowFormat {
 inline constexpr std::int64_t kInt8HeaderBytes = 4;
 
 // Bytes from one row to the next.
-constexpr std::int64_t RowBytes(RowFormat format, std::int64_t dim) {
+FEEDFAST_HOST_DEVICE constexpr std::int64_t RowBytes(RowFormat format, std::int64_t dim) {
   switch (format) {
     case RowFormat::kFloat32:
       return 4 * dim;
