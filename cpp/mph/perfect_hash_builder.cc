@@ -46,7 +46,7 @@ class LevelBuilder {
   LevelBuilder(Span<const KeyCode> codes, const LevelShape& shape, int group_bits)
       : codes_(codes),
         shape_(shape),
-        level_(shape, group_bits, /*first_bucket=*/0, /*first_slot=*/0),
+        level_(shape, group_bits, /*level_first_bucket=*/0, /*level_first_slot=*/0),
         group_bits_(group_bits),
         starts_(static_cast<std::size_t>(shape.num_buckets) + 1),
         occupied_(shape.num_slots) {
@@ -61,15 +61,18 @@ class LevelBuilder {
   // Writes the seed of every bucket and appends the codes of the next level to `bumped`.
   //
   // Big buckets go first, because they are the hardest to place, but only within a window that
-  // moves from left to right, because the slices of far buckets do not meet (section 4 of the paper
+  // moves from left to right, because the slices of far buckets do not meet (the paper
   // keeps a priority queue for it). Here bucket b of size k is due at time b - lead(k), so time t
   // looks at one bucket per size, b = t + lead(k), and every bucket comes up exactly once.
   void Run(std::uint8_t* seeds, std::vector<KeyCode>* bumped) {
     std::int64_t leads[kNumSizes + 1];
-    const double window = static_cast<double>(level_.offset_mask + 1) * shape_.num_buckets /
-                          static_cast<double>(shape_.num_slots);
+    // In buckets, how far the biggest ones run ahead.
+    const double lead = kLeadShare * static_cast<double>(level_.offset_mask + 1) *
+                        static_cast<double>(shape_.num_buckets) /
+                        static_cast<double>(shape_.num_slots);
     for (std::int64_t size = 1; size <= kNumSizes; ++size)
-      leads[size] = static_cast<std::int64_t>(window * kLeadShare * (size - 1) / (kNumSizes - 1));
+      leads[size] = static_cast<std::int64_t>(lead * static_cast<double>(size - 1) /
+                                              static_cast<double>(kNumSizes - 1));
     for (std::int64_t time = -leads[kNumSizes]; time < shape_.num_buckets; ++time)
       for (std::int64_t size = kNumSizes; size >= 1; --size) {
         const std::int64_t bucket = time + leads[size];

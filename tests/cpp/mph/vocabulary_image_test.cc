@@ -36,11 +36,10 @@ std::vector<std::uint8_t> MakeImage(int fingerprint_bits, bool with_rows) {
   return {vocabulary->image().begin(), vocabulary->image().end()};
 }
 
-// Looks everything up; the sanitizers and the range of rows are the test. The image gets a buffer
-// of its exact size, so that a read past its end is caught.
+// Looks everything up; the sanitizers and the range of rows are the test. The vectors given here
+// have the exact size of the image, so a read past its end is caught.
 void ExpectSafe(const std::vector<std::uint8_t>& image) {
-  const std::vector<std::uint8_t> exact(image);
-  const StatusOr<Vocabulary> vocabulary = Vocabulary::FromImage(exact, Verify::kHeader);
+  const StatusOr<Vocabulary> vocabulary = Vocabulary::FromImage(image, Verify::kHeader);
   if (!vocabulary.ok()) {
     EXPECT_EQ(vocabulary.status().code(), StatusCode::kDataLoss);
     return;
@@ -102,7 +101,7 @@ TEST(VocabularyImageTest, ForgedCountsAreRefusedOrSafe) {
   const std::vector<std::uint8_t> image = MakeImage(16, true);
   // Offsets of num_levels, image_bytes, num_keys, num_rows, the three widths, and the levels.
   std::vector<std::size_t> fields = {12, 16, 24, 32, 48, 49, 50};
-  for (std::size_t i = 0; i < 2 * kMaxLevels; ++i) fields.push_back(72 + 8 * i);
+  for (std::size_t i = 0; i < 2 * std::size_t{kMaxLevels}; ++i) fields.push_back(72 + 8 * i);
   for (int round = 0; round < 3000; ++round) {
     std::vector<std::uint8_t> forged = image;
     for (std::uint64_t changes = 1 + random() % 2; changes > 0; --changes) {
