@@ -128,7 +128,7 @@ class LevelBuilder {
       if (~taken == 0) continue;
       const int shift = __builtin_ctzll(~taken);
       sum += shift * size;
-      if ((best_seed != 0 && sum >= best_sum) || HasEqual(firsts, size)) continue;
+      if ((best_seed != 0 && sum >= best_sum) || HasEqual(firsts, i)) continue;
       best_sum = sum;
       best_seed = static_cast<std::uint64_t>(shift) << group_bits_ | group;
     }
