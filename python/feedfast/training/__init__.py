@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from feedfast.ranker.run import TrainedRun
 from feedfast.training.evaluate import EvaluationReport, ObjectiveEvaluation, evaluate
 from feedfast.training.progress import Progress, ProgressCallback
-from feedfast.training.run import TrainedRun
 from feedfast.training.train import train
 
 __all__ = [

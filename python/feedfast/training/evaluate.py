@@ -19,8 +19,8 @@ from feedfast.ranker import baseline as separate_baseline
 from feedfast.ranker.model import model_of
 from feedfast.ranker.predict import predict_examples
 from feedfast.ranker.rows import history_of, split_rows
+from feedfast.ranker.run import TrainedRun
 from feedfast.training.progress import Progress, ProgressCallback, silent
-from feedfast.training.run import TrainedRun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,11 +19,11 @@ from feedfast.ranker.features import FeatureSpace
 from feedfast.ranker.model import RankerModel
 from feedfast.ranker.predict import predict_examples
 from feedfast.ranker.rows import history_of, split_log, split_rows
+from feedfast.ranker.run import RunFolder, TrainedRun
 from feedfast.ranker.trained import FeedRanker
 from feedfast.store import files
 from feedfast.training.loop import EpochRecord, LabelledExamples, Trainer, train_epochs
 from feedfast.training.progress import Progress, ProgressCallback, silent
-from feedfast.training.run import RunFolder, TrainedRun
 
 _logger = logging.getLogger(__name__)
 
