@@ -95,3 +95,13 @@ def test_tables_are_plain_text_without_rich(
     monkeypatch.setattr(console, "HAVE_RICH", False)
     console.Console(as_json=False).table("t", ["name", "n"], [["a", 10], ["bcd", 2]])
     assert capsys.readouterr().out == "t\n  name   n\n  a     10\n  bcd    2\n"
+
+
+def test_plain_progress_prints_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.Console(as_json=True).progress("work") as progress:
+        progress.update(0, None, "starts")
+        progress.update(1, 2)
+        progress.update(2, 2, "done")
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["work: starts", "work: 2 of 2 done"]
+    assert captured.out == ""

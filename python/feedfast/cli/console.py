@@ -63,19 +63,20 @@ class _PlainProgress:
     def __init__(self, title: str) -> None:
         self._title = title
         self._shown_at = 0.0
-        self._last = ""
+        self._pending = ""
 
     def update(self, done: int, total: int | None, detail: str = "") -> None:
-        position = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-        self._last = f"{self._title}: {position} {detail}".rstrip()
-        now = time.monotonic()
-        if now - self._shown_at >= _PLAIN_INTERVAL_S:
-            self._shown_at = now
-            print(self._last, file=sys.stderr)
+        position = f" {done:,} of {total:,}" if total is not None else f" {done:,}" if done else ""
+        self._pending = f"{self._title}:{position} {detail}".rstrip()
+        if time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
+            self.show()
 
-    def finish(self) -> None:
-        if self._last:
-            print(self._last, file=sys.stderr)
+    def show(self) -> None:
+        """Prints the last line unless it was printed already."""
+        if self._pending:
+            print(self._pending, file=sys.stderr)
+        self._pending = ""
+        self._shown_at = time.monotonic()
 
 
 class _RichProgress:
@@ -146,4 +147,4 @@ class Console:
         try:
             yield plain
         finally:
-            plain.finish()
+            plain.show()

@@ -12,8 +12,7 @@ import numpy as np
 
 from feedfast.cli.console import Console
 from feedfast.cli.datasets import add_dataset_arguments, load_dataset
-from feedfast.cli.evaluate import COLUMNS as EVALUATION_COLUMNS
-from feedfast.cli.evaluate import evaluation_rows, print_evaluation
+from feedfast.cli.evaluate import evaluation_notes, evaluation_table, print_evaluation
 from feedfast.cli.inspect import COLUMNS as SECTION_COLUMNS
 from feedfast.cli.inspect import section_rows
 from feedfast.cli.progress import show_stages
@@ -121,20 +120,21 @@ def _train_and_rank(args: argparse.Namespace, console: Console) -> int:
 def _requests(trained: TrainedRun, dataset: Dataset) -> tuple[ImpressionLog, Request, Request]:
     """One member's held-out impressions as one request, and a request of many candidates.
 
-    The member is the one with the most held-out impressions; viewer features and history are those
-    at the first of them. The second request repeats held-out impressions of all members.
+    The member is the one who engaged most; viewer features and history are those at the first
+    held-out impression. The second request repeats held-out impressions of all members.
 
     Returns:
         (log of the member's impressions, their request, the request to time).
     """
     from feedfast.data import request_of_rows
+    from feedfast.data.keys import key_codes
     from feedfast.ranker.rows import history_of, split_rows
 
     test = split_rows(dataset.log, trained.config).test
     history = history_of(dataset, trained.config)
-    viewers = dataset.log.viewer.take(test).dictionary_encode()
-    codes = viewers.indices.to_numpy(zero_copy_only=False)
-    chosen = test[codes == np.bincount(codes).argmax()]
+    codes = key_codes(dataset.log.viewer)[test]
+    most_engaged = np.bincount(codes, weights=dataset.engaged()[test]).argmax()
+    chosen = test[codes == most_engaged]
     chosen = chosen[np.argsort(dataset.log.timestamp[chosen], kind="stable")]
     many = np.concatenate([chosen, test])
     many = np.resize(many, NUM_LATENCY_CANDIDATES)
@@ -203,17 +203,19 @@ def _write_report(
     from feedfast.cli.report import Section, write_report
 
     ranking = rankings["fp32"]
+    quality_columns, quality_rows = evaluation_table(evaluation)
     ranking_columns, ranking_rows = _ranking_table(log, ranking)
     engaged = np.asarray(np.nan_to_num(log.labels).any(axis=1))
     write_report(
         path,
         f"feedfast demo: {dataset.name}",
-        notes=[f"{dataset.log.num_rows:,} impressions", *dataset.notes, evaluation.baseline_note],
+        notes=[f"{dataset.log.num_rows:,} impressions", *dataset.notes],
         sections=[
             Section(
                 title="Quality on held-out impressions",
-                columns=EVALUATION_COLUMNS,
-                rows=evaluation_rows(evaluation),
+                text=" ".join(f"{note}." for note in evaluation_notes(evaluation)),
+                columns=quality_columns,
+                rows=quality_rows,
             ),
             Section(
                 title="Calibration",

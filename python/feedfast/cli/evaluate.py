@@ -21,39 +21,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COLUMNS = (
-    *("objective", "group", "base rate", "AUC", "baseline AUC", "oracle AUC"),
-    *("NE", "baseline NE", "log loss", "O/E", "95% interval"),
+    *(
+        "objective",
+        "group",
+        "rate in training",
+        "base rate",
+        "AUC",
+        "baseline AUC",
+        "NE",
+        "baseline NE",
+    ),
+    *("log loss", "O/E", "95% interval"),
 )
+# Outside of it a note compares with the drift of the data.
+OE_BAND = (0.9, 1.1)
+# Where the true probabilities are known: of the oracle, and the share of its gain in NE reached.
+ORACLE_COLUMNS = ("oracle AUC", "oracle NE", "% of its gain")
 
 
-def evaluation_rows(report: EvaluationReport) -> list[list[object]]:
-    """One row per objective: the model, the baseline and, where it is known, the truth."""
-    rows: list[list[object]] = []
+def evaluation_table(report: EvaluationReport) -> tuple[list[str], list[list[object]]]:
+    """(columns, rows): the model, the baseline and, where it is known, the truth."""
+    columns, rows = list(COLUMNS), []
+    if any(objective.oracle for objective in report.objectives):
+        columns += ORACLE_COLUMNS
     for objective in report.objectives:
         model, baseline, oracle = objective.model, objective.baseline, objective.oracle
-        rows.append(
-            [
-                objective.name,
-                objective.group,
-                model.base_rate,
-                model.auc,
-                baseline.auc if baseline else None,
-                oracle.auc if oracle else None,
-                model.normalized_entropy,
-                baseline.normalized_entropy if baseline else None,
-                model.log_loss,
-                round(model.oe, 3),
-                f"[{model.oe_low:.3f}, {model.oe_high:.3f}]",
-            ]
-        )
-    return rows
+        row: list[object] = [
+            objective.name,
+            objective.group,
+            objective.train_base_rate,
+            model.base_rate,
+            model.auc,
+            baseline.auc if baseline else None,
+            model.normalized_entropy,
+            baseline.normalized_entropy if baseline else None,
+            model.log_loss,
+            round(model.oe, 3),
+            f"[{model.oe_low:.3f}, {model.oe_high:.3f}]",
+        ]
+        if oracle:
+            row += [oracle.auc, oracle.normalized_entropy, 100.0 * objective.oracle_share]
+        rows.append(row)
+    return columns, rows
+
+
+def evaluation_notes(report: EvaluationReport) -> list[str]:
+    """What the baseline is, and what drift has to do with every O/E outside `OE_BAND`."""
+    notes = [f"baseline: {report.baseline_note}"]
+    low, high = OE_BAND
+    for objective in report.objectives:
+        model, before = objective.model, objective.train_base_rate
+        if before > 0.0 and not low <= model.oe <= high:
+            notes.append(
+                f"{objective.name}: O/E {model.oe:.3f} is outside [{low}, {high}]; its rate went "
+                f"from {before:.4g} in the training rows to {model.base_rate:.4g} in these, a "
+                f"factor of {model.base_rate / before:.3f} that training rows alone do not tell"
+            )
+    return notes
 
 
 def print_evaluation(console: Console, report: EvaluationReport) -> None:
-    """The table of `evaluation_rows` and what the baseline is."""
+    """The table of `evaluation_table` and what the baseline is."""
     title = f"{report.dataset}: {report.num_test_rows:,} held-out impressions"
-    console.table(title, COLUMNS, evaluation_rows(report))
-    console.note(f"baseline: {report.baseline_note}")
+    console.table(title, *evaluation_table(report))
+    for note in evaluation_notes(report):
+        console.note(note)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors; read when TensorFlow is imported
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         parsed = build_parser(command if command in COMMANDS else None).parse_args(arguments)
