@@ -49,7 +49,11 @@ std::int64_t MostKeys(Span<const std::int64_t> offsets, std::int64_t first, std:
 // What all candidates of one request share.
 struct Scorer::Viewer {
   explicit Viewer(const Model& model)
-      : inputs(model.num_viewer_inputs()), first_layers(model.towers.size()) {}
+      : inputs(model.num_viewer_inputs()), first_layers(model.towers.size()) {
+    // Allocates here what would otherwise be allocated on a thread that must not throw.
+    for (std::size_t t = 0; t < model.towers.size(); ++t)
+      model.towers[t].mlp->PrepareShared(inputs.span(), first_layers[t]);
+  }
 
   AlignedBuffer<float> inputs;            // [num_viewer_inputs], the viewer's columns of x
   std::vector<SharedInput> first_layers;  // of each tower

@@ -20,7 +20,7 @@ struct ScoreOptions {
   int threads = 1;
   // Candidates that go through the towers together, at most, 1 to kMaxMiniBatch; decides speed
   // alone.
-  std::int64_t mini_batch = 128;
+  std::int64_t mini_batch = 256;
   // How many places of each request's order are wanted.
   std::int64_t top_k = std::int64_t{1} << 62;
 };

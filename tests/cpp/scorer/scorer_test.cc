@@ -112,7 +112,7 @@ TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
         ASSERT_EQ(ScoreAll(*scorer, Requests{{request[c]}}).score[0], one.score[c]);
     }
     for (const int threads : {1, 3})
-      for (const std::int64_t mini_batch : {5, 128})
+      for (const std::int64_t mini_batch : {5, 256})
         ASSERT_TRUE(ScoreAll(*scorer, requests, Options(threads, mini_batch)) == alone);
   });
 }
