@@ -13,7 +13,7 @@
 #include "cpp/embedding_kernels/quantized_table.h"
 #include "cpp/scorer/reference.h"
 #include "cpp/scorer/scorer.h"
-#include "tests/cpp/tree_encoder/forests.h"
+#include "tests/cpp/tree_encoder/random_forest.h"
 
 namespace feedfast::scorer {
 
