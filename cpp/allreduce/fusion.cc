@@ -11,7 +11,7 @@ namespace feedfast::allreduce {
 namespace {
 
 // Elements that one thread takes at a time.
-constexpr std::int64_t kGrain = 64 * 1024;
+constexpr std::int64_t kGrain = std::int64_t{1} << 16;
 
 template <typename T>
 auto AddKernel() {

@@ -35,8 +35,8 @@ LeafEncoder::LeafEncoder(Forest forest) : forest_(std::move(forest)) {
   std::int32_t root = 0;
   for (std::int32_t tree = 0; tree < forest_.num_trees(); ++tree) {
     const auto t = static_cast<std::size_t>(tree);
-    const std::int32_t first_split = forest_.split_offsets[t];
-    const bool lone_leaf = forest_.split_offsets[t + 1] == first_split;
+    const Split* const splits = forest_.splits.data() + forest_.split_offsets[t];
+    const bool lone_leaf = forest_.split_offsets[t + 1] == forest_.split_offsets[t];
     queue.assign(1, {lone_leaf ? ~0 : 0, 0});
     for (std::size_t i = 0; i < queue.size(); ++i) {
       const Pending pending = queue[i];
@@ -47,7 +47,7 @@ LeafEncoder::LeafEncoder(Forest forest) : forest_(std::move(forest)) {
         leaf_rows_[index] = forest_.leaf_offsets[t] + ~pending.child;
         continue;
       }
-      const Split& split = forest_.splits[static_cast<std::size_t>(first_split + pending.child)];
+      const Split& split = splits[pending.child];
       const auto left = root + static_cast<std::int32_t>(queue.size());
       node = {split.threshold, 2 * split.feature + split.default_left, {left, left + 1}};
       queue.push_back({split.left, pending.level + 1});
