@@ -2,7 +2,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/platform/threadpool.h"
 
 namespace feedfast::tf_ops {
 namespace {
@@ -67,12 +67,103 @@ Span<const float> AsSpan(const Tensor& tensor) {
   return {tensor.flat<float>().data(), tensor.NumElements()};
 }
 
-// The arrays of one layer and their packed copy. Holding the tensors keeps their buffers from
-// being reused or written: TensorFlow updates a variable in place only while nobody else refers to
-// its buffer.
+// One layer with its packed copy. Holding the tensors keeps their buffers from being reused or
+// written: TensorFlow updates a variable in place only while nobody else refers to its buffer.
 struct PackedLayer {
-  std::vector<Tensor> arrays;
+  Gate gate;
+  Activation activation;
+  std::vector<Tensor> arrays;  // weight, bias and the gate arrays
   GatedMlp mlp;
+};
+
+absl::Status Pack(Gate gate, Activation activation, std::vector<Tensor> arrays,
+                  std::shared_ptr<const PackedLayer>* packed) {
+  const Tensor& weight = arrays[0];
+  if (weight.dims() != 2)
+    return absl::InvalidArgumentError("weight must have shape [in, out]; got " +
+                                      weight.shape().DebugString());
+  GatedLayer layer;
+  layer.in = weight.dim_size(0);
+  layer.out = weight.dim_size(1);
+  layer.activation = activation;
+  layer.gate = gate;
+  layer.weight = AsSpan(weight);
+  TF_RETURN_IF_ERROR(CheckShape("bias", arrays[1], {layer.out}));
+  layer.bias = AsSpan(arrays[1]);
+  if (gate != Gate::kNone) {
+    std::int64_t source = gate == Gate::kHidden ? layer.out : layer.in;
+    if (arrays.size() == 5) {
+      const Tensor& down = arrays[2];
+      // A factor without columns is refused: rank 0 would read as full rank.
+      layer.gate_rank = down.dims() == 2 ? std::max<std::int64_t>(down.dim_size(1), 1) : 1;
+      TF_RETURN_IF_ERROR(CheckShape("gate_down", down, {source, layer.gate_rank}));
+      layer.gate_down = AsSpan(down);
+      source = layer.gate_rank;
+    }
+    const Tensor& gate_weight = arrays[arrays.size() - 2];
+    const Tensor& gate_bias = arrays[arrays.size() - 1];
+    TF_RETURN_IF_ERROR(CheckShape("gate_weight", gate_weight, {source, layer.out}));
+    TF_RETURN_IF_ERROR(CheckShape("gate_bias", gate_bias, {layer.out}));
+    layer.gate_weight = AsSpan(gate_weight);
+    layer.gate_bias = AsSpan(gate_bias);
+  }
+  StatusOr<GatedMlp> mlp = GatedMlp::Create({&layer, 1});
+  if (!mlp.ok()) return ToTensorFlow(mlp.status());
+  *packed = std::make_shared<const PackedLayer>(
+      PackedLayer{gate, activation, std::move(arrays), std::move(mlp).value()});
+  return absl::OkStatus();
+}
+
+// The packed layers of the process, one for each layer whose current weights went through the op;
+// shared by all kernels, so that a graph and eager calls do not keep each other's entries alive.
+class PackedLayers {
+ public:
+  // Never destroyed: kernels may outlive static objects.
+  static PackedLayers& Get() {
+    static auto* const layers = new PackedLayers;
+    return *layers;
+  }
+
+  absl::Status FindOrPack(Gate gate, Activation activation, std::vector<Tensor> arrays,
+                          std::shared_ptr<const PackedLayer>* layer) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if ((*layer = Find(gate, activation, arrays)) != nullptr) return absl::OkStatus();
+    }
+    std::shared_ptr<const PackedLayer> packed;
+    TF_RETURN_IF_ERROR(Pack(gate, activation, arrays, &packed));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // Two entries of one layer would keep each other's arrays alive.
+    if ((*layer = Find(gate, activation, arrays)) != nullptr) return absl::OkStatus();
+    layers_.erase(std::remove_if(layers_.begin(), layers_.end(), IsOutdated), layers_.end());
+    layers_.push_back(packed);
+    *layer = std::move(packed);
+    return absl::OkStatus();
+  }
+
+ private:
+  // Whether nothing but the entry refers to one of its arrays: the variable has a new value or is
+  // gone, and no call can bring this one again.
+  static bool IsOutdated(const std::shared_ptr<const PackedLayer>& layer) {
+    return std::any_of(layer->arrays.begin(), layer->arrays.end(),
+                       [](const Tensor& array) { return array.RefCountIsOne(); });
+  }
+
+  std::shared_ptr<const PackedLayer> Find(Gate gate, Activation activation,
+                                          const std::vector<Tensor>& arrays) const {
+    const auto is_same = [](const Tensor& a, const Tensor& b) {
+      return a.data() == b.data() && a.shape() == b.shape();
+    };
+    for (const std::shared_ptr<const PackedLayer>& layer : layers_)
+      if (layer->gate == gate && layer->activation == activation &&
+          std::equal(layer->arrays.begin(), layer->arrays.end(), arrays.begin(), arrays.end(),
+                     is_same))
+        return layer;
+    return nullptr;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<const PackedLayer>> layers_;
 };
 
 class GatedDenseOp : public OpKernel {
@@ -100,8 +191,13 @@ class GatedDenseOp : public OpKernel {
 
   void Compute(OpKernelContext* ctx) override {
     const Tensor& x = ctx->input(0);
+    std::vector<Tensor> arrays = {ctx->input(1), ctx->input(2)};
+    OpInputList gate_arrays;
+    OP_REQUIRES_OK(ctx, ctx->input_list("gate_arrays", &gate_arrays));
+    for (const Tensor& array : gate_arrays) arrays.push_back(array);
     std::shared_ptr<const PackedLayer> layer;
-    OP_REQUIRES_OK(ctx, FindOrPack(ctx, &layer));
+    OP_REQUIRES_OK(ctx,
+                   PackedLayers::Get().FindOrPack(gate_, activation_, std::move(arrays), &layer));
     const GatedMlp& mlp = layer->mlp;
     OP_REQUIRES(
         ctx, x.dims() == 2 && x.dim_size(1) == mlp.num_inputs(),
@@ -125,83 +221,13 @@ class GatedDenseOp : public OpKernel {
     if (block == num_rows)
       forward(0, num_rows);
     else
-      pool->ParallelFor(num_rows,
-                        tensorflow::thread::ThreadPool::SchedulingParams(
-                            tensorflow::thread::ThreadPool::SchedulingStrategy::kFixedBlockSize,
-                            std::nullopt, block),
+      pool->ParallelFor(num_rows, tensorflow::thread::ThreadPool::SchedulingParams::Fixed(block),
                         forward);
   }
 
  private:
-  // Layers a kernel keeps packed. A graph has one kernel per layer; eager execution shares one
-  // among all layers of equal attributes.
-  static constexpr std::size_t kMaxPacked = 8;
-
-  absl::Status FindOrPack(OpKernelContext* ctx, std::shared_ptr<const PackedLayer>* layer) {
-    std::vector<Tensor> arrays = {ctx->input(1), ctx->input(2)};
-    OpInputList gate_arrays;
-    TF_RETURN_IF_ERROR(ctx->input_list("gate_arrays", &gate_arrays));
-    for (const Tensor& array : gate_arrays) arrays.push_back(array);
-    const auto is_same = [&](const std::shared_ptr<const PackedLayer>& packed) {
-      return std::equal(packed->arrays.begin(), packed->arrays.end(), arrays.begin(), arrays.end(),
-                        [](const Tensor& a, const Tensor& b) {
-                          return a.data() == b.data() && a.shape() == b.shape();
-                        });
-    };
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = std::find_if(packed_.begin(), packed_.end(), is_same);
-    if (found != packed_.end()) {
-      std::rotate(packed_.begin(), found, found + 1);  // most recently used first
-    } else {
-      std::shared_ptr<const PackedLayer> made;
-      TF_RETURN_IF_ERROR(Pack(std::move(arrays), &made));
-      if (packed_.size() == kMaxPacked) packed_.pop_back();
-      packed_.insert(packed_.begin(), std::move(made));
-    }
-    *layer = packed_.front();
-    return absl::OkStatus();
-  }
-
-  absl::Status Pack(std::vector<Tensor> arrays, std::shared_ptr<const PackedLayer>* packed) const {
-    const Tensor& weight = arrays[0];
-    if (weight.dims() != 2)
-      return absl::InvalidArgumentError("weight must have shape [in, out]; got " +
-                                        weight.shape().DebugString());
-    GatedLayer layer;
-    layer.in = weight.dim_size(0);
-    layer.out = weight.dim_size(1);
-    layer.activation = activation_;
-    layer.gate = gate_;
-    layer.weight = AsSpan(weight);
-    TF_RETURN_IF_ERROR(CheckShape("bias", arrays[1], {layer.out}));
-    layer.bias = AsSpan(arrays[1]);
-    if (gate_ != Gate::kNone) {
-      std::int64_t source = gate_ == Gate::kHidden ? layer.out : layer.in;
-      if (arrays.size() == 5) {
-        const Tensor& down = arrays[2];
-        layer.gate_rank = down.dims() == 2 ? std::max<std::int64_t>(down.dim_size(1), 1) : 1;
-        TF_RETURN_IF_ERROR(CheckShape("gate_down", down, {source, layer.gate_rank}));
-        layer.gate_down = AsSpan(down);
-        source = layer.gate_rank;
-      }
-      const Tensor& gate_weight = arrays[arrays.size() - 2];
-      const Tensor& gate_bias = arrays[arrays.size() - 1];
-      TF_RETURN_IF_ERROR(CheckShape("gate_weight", gate_weight, {source, layer.out}));
-      TF_RETURN_IF_ERROR(CheckShape("gate_bias", gate_bias, {layer.out}));
-      layer.gate_weight = AsSpan(gate_weight);
-      layer.gate_bias = AsSpan(gate_bias);
-    }
-    StatusOr<GatedMlp> mlp = GatedMlp::Create({&layer, 1});
-    if (!mlp.ok()) return ToTensorFlow(mlp.status());
-    *packed =
-        std::make_shared<const PackedLayer>(PackedLayer{std::move(arrays), std::move(mlp).value()});
-    return absl::OkStatus();
-  }
-
   Gate gate_ = Gate::kNone;
   Activation activation_ = Activation::kLinear;
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<const PackedLayer>> packed_;
 };
 
 REGISTER_KERNEL_BUILDER(Name("FeedfastGatedDense").Device(tensorflow::DEVICE_CPU), GatedDenseOp);

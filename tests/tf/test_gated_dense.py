@@ -174,10 +174,10 @@ def test_packed_weights_follow_the_variables() -> None:
         expect_current()
 
 
-def test_many_layers_share_an_eager_kernel() -> None:
+def test_layers_do_not_share_packed_weights() -> None:
     x = np.random.default_rng(7).standard_normal((3, 9)).astype(np.float32)
     layers = []
-    for seed in range(12):  # more than a kernel keeps packed
+    for seed in range(12):
         keras.utils.set_random_seed(seed)
         layers.append(fft.layers.GatedDense(5))
     first = [layer(x).numpy() for layer in layers]
