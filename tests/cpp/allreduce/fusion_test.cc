@@ -86,6 +86,7 @@ TYPED_TEST(FusionTest, AWindowIsTheScaledSumOfItsMicroBatches) {
         const Gradients<T> got = Unpacked(arena, static_cast<T>(scale), threads);
         for (std::size_t i = 0; i < got.size(); ++i) {
           std::vector<std::vector<T>> of_gradient;
+          of_gradient.reserve(micro_batches.size());
           for (const auto& micro_batch : micro_batches) of_gradient.push_back(micro_batch[i]);
           const std::vector<double> want = reference::WindowSum(of_gradient, scale);
           // Five roundings of sums below 16 in float32.
