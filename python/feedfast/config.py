@@ -1,4 +1,8 @@
-"""Configuration of a ranker and of its training: frozen dataclasses that check themselves."""
+"""Configuration of a ranker and of its training: frozen dataclasses that check themselves.
+
+The default dims, decays and rates were chosen on validation rows (never on test rows) of MovieLens
+100k and of the simulated feed; neighbouring values differ by little more than seeds do.
+"""
 
 from __future__ import annotations
 

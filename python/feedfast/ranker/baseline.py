@@ -17,8 +17,8 @@ DESCRIPTION = (
     "same forest, without ids and history"
 )
 
-# Inverse strength of the L2 penalty; of 0.1 to 0.001 the one with the lowest validation loss on
-# MovieLens 100k and on the simulated feed.
+# Inverse strength of the L2 penalty: on validation rows of MovieLens 100k and of the simulated feed
+# 0.003 has a lower loss than 0.01, and far lower than 1.
 _INVERSE_PENALTY = 0.003
 _MAX_ITERATIONS = 200
 
