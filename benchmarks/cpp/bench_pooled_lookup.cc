@@ -1,0 +1,156 @@
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "cpp/embedding_kernels/bags.h"
+#include "cpp/embedding_kernels/pooled_lookup.h"
+#include "cpp/embedding_kernels/pooled_lookup_grad.h"
+#include "cpp/embedding_kernels/quantized_table.h"
+#include "cpp/embedding_kernels/table.h"
+
+namespace feedfast::embedding_kernels {
+namespace {
+
+constexpr std::int64_t kNumRows = 1'000'000;
+constexpr std::int64_t kNumBags = 512;
+constexpr int kNumBatches = 32;  // fresh ids each call, then the same again
+constexpr std::uint32_t kSeed = 20240601;
+
+enum Ids : std::int64_t { kUniform, kZipf };  // Zipf: exponent 1.05, hot rows scattered
+
+struct Batch {
+  std::vector<std::int64_t> values;
+  std::vector<std::int64_t> offsets = {0};
+};
+
+std::vector<Batch> MakeBatches(std::int64_t bag_length, std::int64_t ids) {
+  std::mt19937_64 rng(kSeed);
+  std::uniform_real_distribution<double> uniform(0.0, 1.0);
+  std::vector<Batch> batches(kNumBatches);
+  for (Batch& batch : batches)
+    for (std::int64_t b = 0; b < kNumBags; ++b) {
+      for (std::int64_t i = 0; i < bag_length; ++i) {
+        const double u = uniform(rng);
+        // Inverse of the continuous distribution with density x^-1.05 on [1, kNumRows + 1).
+        const double rank =
+            std::pow(1.0 - u * (1.0 - std::pow(double{kNumRows} + 1.0, -0.05)), -20.0);
+        const auto row = static_cast<std::int64_t>(ids == kZipf ? rank - 1.0 : u * kNumRows);
+        batch.values.push_back(std::min(row, kNumRows - 1) * 611'953 % kNumRows);
+      }
+      batch.offsets.push_back(static_cast<std::int64_t>(batch.values.size()));
+    }
+  return batches;
+}
+
+// A table of any format whose rows are real memory; the values do not matter here.
+std::vector<std::uint8_t> MakeTable(RowFormat format, std::int64_t dim) {
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(kNumRows * RowBytes(format, dim)));
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i % 61);
+  return bytes;
+}
+
+void CountRows(benchmark::State& state, const std::vector<Batch>& batches, std::int64_t row_bytes) {
+  const auto rows = static_cast<std::int64_t>(batches.front().values.size());
+  state.SetBytesProcessed(state.iterations() * rows * row_bytes);
+  state.counters["ns_per_row"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * rows) * 1e-9,
+                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+void BM_PooledLookup(benchmark::State& state) {
+  const auto format = static_cast<RowFormat>(state.range(0));
+  const std::int64_t dim = state.range(1);
+  const std::vector<Batch> batches = MakeBatches(state.range(2), state.range(3));
+  const std::vector<std::uint8_t> bytes = MakeTable(format, dim);
+  const Table table{bytes.data(), kNumRows, dim, format};
+  std::vector<float> out(static_cast<std::size_t>(kNumBags * dim));
+  std::size_t call = 0;
+  for (auto _ : state) {
+    const Batch& batch = batches[call++ % kNumBatches];
+    const Bags bags{batch.values, batch.offsets};
+    if (!ValidateBags(bags, kNumRows).ok()) std::abort();
+    PooledLookup(table, bags, Pooling::kMean, out.data(), dim, 1);
+    benchmark::ClobberMemory();
+  }
+  CountRows(state, batches, RowBytes(format, dim));
+}
+BENCHMARK(BM_PooledLookup)
+    ->ArgNames({"format", "dim", "bag", "zipf"})
+    ->ArgsProduct({{0, 1, 2, 3}, {64}, {50}, {kUniform, kZipf}})
+    ->ArgsProduct({{0}, {16, 32, 128}, {50}, {kUniform}})
+    ->ArgsProduct({{0, 3}, {64}, {1, 10}, {kZipf}})
+    ->Unit(benchmark::kMicrosecond);
+
+// The loop one writes first.
+void BM_NaivePooledLookup(benchmark::State& state) {
+  const std::int64_t dim = state.range(0);
+  const std::vector<Batch> batches = MakeBatches(50, kUniform);
+  const std::vector<std::uint8_t> bytes = MakeTable(RowFormat::kFloat32, dim);
+  const auto* table = reinterpret_cast<const float*>(bytes.data());
+  std::vector<float> out(static_cast<std::size_t>(kNumBags * dim));
+  std::size_t call = 0;
+  for (auto _ : state) {
+    const Batch& batch = batches[call++ % kNumBatches];
+    for (std::int64_t b = 0; b < kNumBags; ++b) {
+      float* to = out.data() + b * dim;
+      std::fill(to, to + dim, 0.0f);
+      const std::int64_t begin = batch.offsets[static_cast<std::size_t>(b)];
+      const std::int64_t end = batch.offsets[static_cast<std::size_t>(b) + 1];
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float* row = table + batch.values[static_cast<std::size_t>(i)] * dim;
+        for (std::int64_t j = 0; j < dim; ++j) to[j] += row[j];
+      }
+      for (std::int64_t j = 0; j < dim; ++j) to[j] /= static_cast<float>(end - begin);
+    }
+    benchmark::ClobberMemory();
+  }
+  CountRows(state, batches, RowBytes(RowFormat::kFloat32, dim));
+}
+BENCHMARK(BM_NaivePooledLookup)->ArgName("dim")->Arg(64)->Unit(benchmark::kMicrosecond);
+
+// Grouping by row and the gradients of the touched rows.
+void BM_PooledLookupGrad(benchmark::State& state) {
+  const std::int64_t dim = 64;
+  const std::vector<Batch> batches = MakeBatches(50, state.range(0));
+  const std::vector<float> grad(static_cast<std::size_t>(kNumBags * dim), 0.5f);
+  std::vector<float> row_grads(batches.front().values.size() * dim);
+  std::size_t call = 0;
+  for (auto _ : state) {
+    const Batch& batch = batches[call++ % kNumBatches];
+    const RowGroups groups = GroupByRow({batch.values, batch.offsets}, Pooling::kMean);
+    PooledLookupGradRange(groups, grad.data(), kNumBags, dim, row_grads.data(), 0,
+                          static_cast<std::int64_t>(groups.rows.size()));
+    benchmark::ClobberMemory();
+  }
+  CountRows(state, batches, RowBytes(RowFormat::kFloat32, dim));
+}
+BENCHMARK(BM_PooledLookupGrad)
+    ->ArgName("zipf")
+    ->Arg(kUniform)
+    ->Arg(kZipf)
+    ->Unit(benchmark::kMicrosecond);
+
+void BM_QuantizeRows(benchmark::State& state) {
+  const std::int64_t dim = 64;
+  const std::int64_t num_rows = 100'000;
+  std::mt19937 rng(kSeed);
+  std::normal_distribution<float> normal;
+  std::vector<float> table(static_cast<std::size_t>(num_rows * dim));
+  for (float& w : table) w = normal(rng);
+  std::vector<std::uint8_t> packed(
+      static_cast<std::size_t>(num_rows * RowBytes(RowFormat::kInt8Rowwise, dim)));
+  for (auto _ : state) {
+    QuantizeRows(table.data(), num_rows, dim, packed.data(), 1);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * num_rows * dim * std::int64_t{sizeof(float)});
+}
+BENCHMARK(BM_QuantizeRows)->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace feedfast::embedding_kernels
