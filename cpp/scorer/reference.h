@@ -76,6 +76,7 @@ inline Vector Probabilities(const Model& model, const TowerLayers& towers, const
   AppendMean(*model.member_vocabulary, model.member_table, {e.root_actor}, x);
   AppendMean(*model.hashtag_vocabulary, model.hashtag_table, e.hashtags, x);
   std::vector<std::int64_t> leaves;
+  leaves.reserve(static_cast<std::size_t>(model.forest->num_trees()));
   for (std::int32_t tree = 0; tree < model.forest->num_trees(); ++tree)
     leaves.push_back(tree_encoder::reference::LeafRow(
         model.forest->forest(), static_cast<std::size_t>(tree), e.features.data()));

@@ -17,12 +17,13 @@ constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 std::string Pattern(std::int64_t size, int seed) {
   std::string bytes(static_cast<std::size_t>(size), '\0');
   for (std::int64_t i = 0; i < size; ++i)
-    bytes[static_cast<std::size_t>(i)] = static_cast<char>((i * 131 + seed * 17 + i / 4096) & 0xff);
+    bytes[static_cast<std::size_t>(i)] =
+        static_cast<char>((i * 131 + std::int64_t{seed} * 17 + i / 4096) & 0xff);
   return bytes;
 }
 
 std::string WriteFile(const std::string& name, const std::string& content) {
-  const std::string path = ::testing::TempDir() + "/" + name;
+  std::string path = ::testing::TempDir() + "/" + name;
   std::ofstream(path, std::ios::binary) << content;
   return path;
 }

@@ -99,6 +99,7 @@ class RandomModel {
 
   static std::vector<std::string> Keys(const std::string& prefix, int count) {
     std::vector<std::string> keys;
+    keys.reserve(static_cast<std::size_t>(count) + 1);
     for (int i = 0; i < count; ++i) keys.push_back("urn:" + prefix + ":" + std::to_string(i));
     keys.emplace_back("\xff\x00not utf-8", 11);
     return keys;

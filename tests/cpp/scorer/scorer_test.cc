@@ -122,12 +122,13 @@ TEST(ScorerTest, ManyThreadsMayScoreAtOnce) {
   const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
   Requests requests;
   std::vector<Output> want;
-  for (int r = 0; r < 8; ++r) {
+  for (std::int64_t r = 0; r < 8; ++r) {
     requests.push_back(random.Request(10 * r));
     want.push_back(ScoreAll(*scorer, Requests{requests.back()}));
   }
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (std::size_t i = 0; i < 40; ++i) {
