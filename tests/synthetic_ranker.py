@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.calibration import Calibrator
+from feedfast.config import HistoryConfig
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Objective, Utility
@@ -195,6 +196,7 @@ def synthetic_ranker(
         forest=forest,
         shared_names=tuple(f"s{i}" for i in range(num_shared)),
         dense_names=tuple(f"d{i}" for i in range(num_dense)),
+        history=HistoryConfig(),
         mean=rng.standard_normal(num_features, dtype=np.float32),
         inv_std=rng.uniform(0.5, 2, num_features).astype(np.float32),
         towers={

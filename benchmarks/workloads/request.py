@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from feedfast import LeafEncoder, ModelStore, Request, Scorer, Vocabulary
 from feedfast.bench import BenchOptions, BenchRow, row, time_interleaved
+from feedfast.config import HistoryConfig
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Objective, Utility
@@ -193,6 +194,7 @@ def make_artifact(
         forest=forest,
         shared_names=tuple(f"shared{i}" for i in range(NUM_SHARED)),
         dense_names=tuple(f"dense{i}" for i in range(NUM_DENSE)),
+        history=HistoryConfig(),
         mean=np.zeros(features, np.float32),
         inv_std=np.ones(features, np.float32),
         towers={name: tower(len(names)) for name, names in tower_objectives(utility).items()},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.calibration import Calibrator, calibrators_from_tensors, calibrators_to_tensors
+from feedfast.config import HistoryConfig
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Utility
@@ -52,6 +53,7 @@ class RankerArtifact:
         forest: Reads the raw features `[shared | dense]`, NaN where missing.
         shared_names: Names of the S features of the request, in order.
         dense_names: Names of the F features of a candidate, in order.
+        history: Longest histories of the training rows.
         mean: [S + F] float32, of shared then dense.
         inv_std: [S + F] float32; normalised = clip((x - mean) * inv_std, -8, 8), NaN to 0.
         towers: Layers of the towers `passive` and `active`, input first. The last one is the linear
@@ -71,6 +73,7 @@ class RankerArtifact:
     forest: LeafEncoder
     shared_names: tuple[str, ...]
     dense_names: tuple[str, ...]
+    history: HistoryConfig
     mean: NDArray[np.float32]
     inv_std: NDArray[np.float32]
     towers: Mapping[str, Sequence[GatedLayer]]
@@ -95,6 +98,7 @@ class RankerArtifact:
         return RankerDescription(
             shared_names=self.shared_names,
             dense_names=self.dense_names,
+            history=self.history,
             layout=self.layout,
             utility=self.utility,
             towers={

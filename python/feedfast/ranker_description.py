@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feedfast.config import HistoryConfig
 from feedfast.input_layout import InputBlock, InputLayout
 from feedfast.objectives import Objective, Utility
 
@@ -40,6 +42,7 @@ class RankerDescription:
     Attributes:
         shared_names: Features of a request, in order.
         dense_names: Features of a candidate, in order.
+        history: Longest histories of the training rows; requests should be no different.
         layout: Columns of the towers' input.
         utility: Objectives, weights and the default trade-off.
         towers: Layers of each tower, input first.
@@ -48,6 +51,7 @@ class RankerDescription:
 
     shared_names: tuple[str, ...]
     dense_names: tuple[str, ...]
+    history: HistoryConfig
     layout: InputLayout
     utility: Utility
     towers: Mapping[str, tuple[LayerDescription, ...]]
@@ -61,6 +65,7 @@ class RankerDescription:
             "ranker_version": VERSION,
             "shared_names": list(self.shared_names),
             "dense_names": list(self.dense_names),
+            "history": dataclasses.asdict(self.history),
             "inputs": _layout_to_json(self.layout),
             "objectives": [
                 {"name": objective.name, "group": objective.group, "weight": float(weight)}
@@ -143,6 +148,10 @@ def _from_json(value: Mapping[str, Any]) -> RankerDescription:
     return RankerDescription(
         shared_names=tuple(map(_text, value["shared_names"])),
         dense_names=tuple(map(_text, value["dense_names"])),
+        history=HistoryConfig(
+            max_members=_integer(value["history"]["max_members"]),
+            max_hashtags=_integer(value["history"]["max_hashtags"]),
+        ),
         layout=InputLayout(
             member_dim=width["viewer"],
             hashtag_dim=width["hashtags"],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from feedfast.config import HistoryConfig
 from feedfast.objectives import Utility
 from feedfast.ranker_artifact import open_ranker
 from feedfast.request import BatchResult, KeyBags, Request, RequestBatch, Result
@@ -104,6 +105,11 @@ class Scorer:
     def shared_names(self) -> tuple[str, ...]:
         """Features of a request, in order."""
         return self._description.shared_names
+
+    @property
+    def history(self) -> HistoryConfig:
+        """Longest histories that the ranker was trained on."""
+        return self._description.history
 
     @property
     def dense_names(self) -> tuple[str, ...]:

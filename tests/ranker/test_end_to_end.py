@@ -13,7 +13,7 @@ from feedfast import metrics
 from feedfast.data import History, ImpressionLog, KeyBags, Simulation
 from feedfast.ranker.export import export
 from feedfast.ranker.predict import predict
-from feedfast.ranker.requests import request_of, row_requests
+from feedfast.data import request_of_rows, row_requests
 from feedfast.ranker.rows import history_of, split_rows
 from feedfast.request import RequestBatch
 from feedfast.scorer import Scorer
@@ -131,7 +131,7 @@ def test_a_candidate_has_one_score(simulation: Simulation, store: Path) -> None:
     scorer = Scorer.open(store, threads=2)
     for r in range(num_requests):
         rows = rng.permutation(np.arange(offsets[r], offsets[r + 1]))
-        result = scorer.score(request_of(log, history, rows))
+        result = scorer.score(request_of_rows(log, history, rows))
         np.testing.assert_array_equal(result.probabilities, want[rows])
         assert np.all(np.diff(result.score[result.order]) <= 0)
 
@@ -152,4 +152,4 @@ def test_int8_tables_rank_as_well(simulation: Simulation, trained: TrainedRun, s
 def test_a_request_needs_a_row(simulation: Simulation, trained: TrainedRun) -> None:
     history = history_of(simulation.dataset, trained.config)
     with pytest.raises(ValueError, match="at least one candidate"):
-        request_of(simulation.dataset.log, history, np.zeros(0, np.int64))
+        request_of_rows(simulation.dataset.log, history, np.zeros(0, np.int64))

@@ -16,7 +16,7 @@ import pytest
 from feedfast.config import RankerConfig
 from feedfast.data import Simulation, load
 from feedfast.ranker.export import export
-from feedfast.ranker.requests import row_requests
+from feedfast.data import row_requests
 from feedfast.ranker.rows import history_of
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore

@@ -46,7 +46,12 @@ def run(args: argparse.Namespace) -> int:
         log = concat_logs([log, earlier.log])
         engaged = np.concatenate([engaged, earlier.engaged()])
     own = np.arange(requested.log.num_rows)
-    history = derive_history(log, engaged=engaged).take(own)
+    history = derive_history(
+        log,
+        engaged=engaged,
+        max_members=scorer.history.max_members,
+        max_hashtags=scorer.history.max_hashtags,
+    ).take(own)
     if log.report.num_dropped:
         console.note(str(log.report))
     batch, rows = requests_of_log(requested.log, history)

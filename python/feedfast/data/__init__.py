@@ -22,7 +22,7 @@ from feedfast.data.keys import KeyBags
 from feedfast.data.loading import load, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
 from feedfast.data.report import BadRow, BadRows, ReadReport
-from feedfast.data.requests import request_of_rows, requests_of_log
+from feedfast.data.requests import request_of_rows, requests_of_log, row_requests
 from feedfast.data.schema import LogSchema, SchemaError, check_schema
 from feedfast.data.simulate import Simulation, simulate
 from feedfast.data.splits import Split, split_by_time, split_random
@@ -51,6 +51,7 @@ __all__ = [
     "load_openbandit",
     "request_of_rows",
     "requests_of_log",
+    "row_requests",
     "simulate",
     "split_by_time",
     "split_random",

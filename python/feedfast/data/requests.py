@@ -46,9 +46,30 @@ def requests_of_log(log: ImpressionLog, history: History) -> tuple[RequestBatch,
         item=candidates.item,
         actor=candidates.actor,
         root_actor=candidates.root_actor,
-        hashtags=candidates.hashtags,
+        hashtags=candidates.hashtags.decoded(),
         dense=candidates.dense,
     ), rows
+
+
+def row_requests(log: ImpressionLog, history: History) -> RequestBatch:
+    """Every impression as a request of one candidate, with the history of its own moment.
+
+    Args:
+        log: Impressions.
+        history: Of these impressions.
+    """
+    return RequestBatch(
+        candidate_offsets=np.arange(log.num_rows + 1, dtype=np.int64),
+        viewer=log.viewer,
+        history_members=history.members.decoded(),
+        history_hashtags=history.hashtags.decoded(),
+        shared=log.shared,
+        item=log.item,
+        actor=log.actor,
+        root_actor=log.root_actor,
+        hashtags=log.hashtags.decoded(),
+        dense=log.dense,
+    )
 
 
 def request_of_rows(log: ImpressionLog, history: History, rows: NDArray[np.int64]) -> Request:
@@ -60,7 +81,12 @@ def request_of_rows(log: ImpressionLog, history: History, rows: NDArray[np.int64
         log: Any impressions.
         history: Of these rows.
         rows: [candidates] int64, at least one; repeats are allowed.
+
+    Raises:
+        ValueError: There is no row.
     """
+    if len(rows) == 0:
+        raise ValueError("a request needs at least one candidate; got no rows")
     candidates = log.take(rows)
     viewer_side = history.take(rows[:1])
     return Request(

@@ -49,6 +49,7 @@ def artifact_of(ranker: FeedRanker) -> RankerArtifact:
         forest=features.forest,
         shared_names=features.shared_names,
         dense_names=features.dense_names,
+        history=ranker.config.history,
         mean=features.normalizer.mean,
         inv_std=features.normalizer.inv_std,
         towers=_towers(ranker),
