@@ -10,10 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from feedfast import metrics
-from feedfast.data import History, ImpressionLog, KeyBags, Simulation
+from feedfast.data import History, ImpressionLog, KeyBags, Simulation, request_of_rows, row_requests
 from feedfast.ranker.export import export
 from feedfast.ranker.predict import predict
-from feedfast.data import request_of_rows, row_requests
 from feedfast.ranker.rows import history_of, split_rows
 from feedfast.request import RequestBatch
 from feedfast.scorer import Scorer

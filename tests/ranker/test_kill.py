@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from feedfast.config import RankerConfig
-from feedfast.data import Simulation, load
+from feedfast.data import Simulation, load, row_requests
 from feedfast.ranker.export import export
-from feedfast.data import row_requests
 from feedfast.ranker.rows import history_of
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore

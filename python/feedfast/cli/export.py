@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the model and prints its version."""
     from feedfast.ranker.export import export
-    from feedfast.training import TrainedRun
+    from feedfast.ranker.run import TrainedRun
 
     console = Console(as_json=args.json)
     trained = TrainedRun.open(args.run)
