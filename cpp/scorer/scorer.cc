@@ -280,7 +280,7 @@ Status Scorer::Score(const RequestBatch& batch, const Tradeoff& tradeoff,
   if (options.top_k < 0) return InvalidArgument("top_k = ", options.top_k, "; must be >= 0");
 
   const std::int64_t num_requests = batch.num_requests();
-  const std::int64_t num_candidates = batch.num_candidates();
+  [[maybe_unused]] const std::int64_t num_candidates = batch.num_candidates();
   assert(scores.probabilities.size() == num_candidates * model_.num_objectives());
   assert(scores.score.size() == num_candidates && scores.order.size() == num_candidates);
   std::vector<float> coefficients(model_.groups.size());
