@@ -7,6 +7,7 @@ means the same on a busy machine and on a quiet one. Absolute times decide nothi
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -181,5 +182,6 @@ def load_workload(name: str, workloads: Path) -> Workload:
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return cast(Workload, module)

@@ -2,12 +2,26 @@
 #define FEEDFAST_TESTS_CPP_TESTING_H_
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <string>
 
 #include "cpp/common/cpu_target.h"
 
 namespace feedfast::testing {
+
+// A path in the temporary folder that no other test process uses.
+inline std::string TestPath(const std::string& name) {
+  return ::testing::TempDir() + "/feedfast_" + std::to_string(::getpid()) + "_" + name;
+}
+
+// Writes `content` to TestPath(name) and returns the path.
+inline std::string WriteTestFile(const std::string& name, const std::string& content) {
+  std::string path = TestPath(name);
+  std::ofstream(path, std::ios::binary) << content;
+  return path;
+}
 
 // Runs `body` once under every CPU target of this machine and restores the target afterwards.
 template <typename Body>

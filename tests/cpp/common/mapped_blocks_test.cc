@@ -4,13 +4,16 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "tests/cpp/testing.h"
+
 namespace feedfast {
 namespace {
+
+using testing::WriteTestFile;
 
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
@@ -20,12 +23,6 @@ std::string Pattern(std::int64_t size, int seed) {
     bytes[static_cast<std::size_t>(i)] =
         static_cast<char>((i * 131 + std::int64_t{seed} * 17 + i / 4096) & 0xff);
   return bytes;
-}
-
-std::string WriteFile(const std::string& name, const std::string& content) {
-  std::string path = ::testing::TempDir() + "/" + name;
-  std::ofstream(path, std::ios::binary) << content;
-  return path;
 }
 
 std::string AsString(const MappedBlocks& mapped) {
@@ -38,8 +35,8 @@ void ExpectBlocksBehindEachOther(std::int64_t header, const std::vector<std::int
   std::string expected;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const std::string data = Pattern(sizes[i], static_cast<int>(i));
-    blocks.push_back({WriteFile("mapped_blocks_" + std::to_string(i),
-                                std::string(static_cast<std::size_t>(header), 'h') + data),
+    blocks.push_back({WriteTestFile("mapped_blocks_" + std::to_string(i),
+                                    std::string(static_cast<std::size_t>(header), 'h') + data),
                       header, sizes[i]});
     expected += data;
   }
@@ -64,7 +61,7 @@ TEST(MappedBlocksTest, SeveralBlocksAreOneRange) {
 }
 
 TEST(MappedBlocksTest, LargeRangesAreCongruentToTheirFileOffsets) {
-  const std::string path = WriteFile("mapped_blocks_huge", Pattern(4096 + 4 * kMiB, 1));
+  const std::string path = WriteTestFile("mapped_blocks_huge", Pattern(4096 + 4 * kMiB, 1));
   const std::vector<FileBlock> blocks = {{path, 4096, 2 * kMiB}, {path, 4096, 4 * kMiB}};
   const StatusOr<MappedBlocks> mapped = MappedBlocks::Open(blocks);
   ASSERT_TRUE(mapped.ok());
@@ -75,12 +72,12 @@ TEST(MappedBlocksTest, NothingIsEmpty) {
   const StatusOr<MappedBlocks> none = MappedBlocks::Open({});
   ASSERT_TRUE(none.ok());
   EXPECT_TRUE(none->bytes().empty());
-  const std::vector<FileBlock> empty = {{WriteFile("mapped_blocks_empty", "ab"), 2, 0}};
+  const std::vector<FileBlock> empty = {{WriteTestFile("mapped_blocks_empty", "ab"), 2, 0}};
   EXPECT_TRUE(MappedBlocks::Open(empty).ok());
 }
 
 TEST(MappedBlocksTest, RefusesWhatIsNotThere) {
-  const std::string path = WriteFile("mapped_blocks_short", "0123456789");
+  const std::string path = WriteTestFile("mapped_blocks_short", "0123456789");
   const auto code = [](std::vector<FileBlock> blocks) {
     return MappedBlocks::Open(blocks).status().code();
   };

@@ -3,21 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
-#include <fstream>
 #include <string>
 #include <utility>
+
+#include "tests/cpp/testing.h"
 
 namespace feedfast {
 namespace {
 
-std::string WriteFile(const std::string& name, const std::string& content) {
-  const std::string path = ::testing::TempDir() + "/" + name;
-  std::ofstream(path, std::ios::binary) << content;
-  return path;
-}
+using testing::WriteTestFile;
 
 TEST(MappedFileTest, MapsTheWholeFileAndOutlivesItsName) {
-  const std::string path = WriteFile("mapped_file_test", "feed");
+  const std::string path = WriteTestFile("mapped_file_test", "feed");
   StatusOr<MappedFile> file = MappedFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status().message();
   std::remove(path.c_str());
@@ -26,13 +23,15 @@ TEST(MappedFileTest, MapsTheWholeFileAndOutlivesItsName) {
 }
 
 TEST(MappedFileTest, EmptyFileHasNoBytes) {
-  const StatusOr<MappedFile> file = MappedFile::Open(WriteFile("mapped_file_empty", ""));
+  const std::string path = WriteTestFile("mapped_file_empty", "");
+  const StatusOr<MappedFile> file = MappedFile::Open(path);
+  std::remove(path.c_str());
   ASSERT_TRUE(file.ok());
   EXPECT_TRUE(file->bytes().empty());
 }
 
 TEST(MappedFileTest, MissingFileAndFolderAreErrors) {
-  const std::string missing = ::testing::TempDir() + "/mapped_file_missing";
+  const std::string missing = testing::TestPath("mapped_file_missing");
   EXPECT_EQ(MappedFile::Open(missing).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::Open(::testing::TempDir()).status().code(), StatusCode::kInvalidArgument);
 }

@@ -13,6 +13,7 @@
 
 #include "cpp/mph/reference.h"
 #include "cpp/mph/vocabulary_builder.h"
+#include "tests/cpp/testing.h"
 
 namespace feedfast::mph {
 namespace {
@@ -187,7 +188,7 @@ TEST(VocabularyTest, CollidingCodesTakeAnotherSeed) {
 TEST(VocabularyTest, OpensAFileAndOutlivesMoves) {
   const std::vector<std::string> keys = MakeKeys(500, "k");
   const std::string bytes = Bytes(BuildOrDie(keys));
-  const std::string path = ::testing::TempDir() + "/vocabulary_test.ffv";
+  const std::string path = testing::TestPath("vocabulary_test.ffv");
   std::ofstream(path, std::ios::binary) << bytes;
   for (const Verify verify : {Verify::kHeader, Verify::kFull}) {
     StatusOr<Vocabulary> opened = Vocabulary::Open(path, verify);
