@@ -57,7 +57,7 @@ function(feedfast_add_kernels library)
                                                   $<$<BOOL:${FEEDFAST_X86}>:FEEDFAST_X86>)
     # GCC 12 takes _mm512_undefined_* of its own headers for a use of uninitialized values.
     target_compile_options(${objects} PRIVATE -O3 -fno-math-errno -fno-trapping-math
-                                              -Wno-maybe-uninitialized -Wno-uninitialized
+                                              -Wno-uninitialized
                                               -fno-exceptions
                                               ${feedfast_flags_${cpu}})
     target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)

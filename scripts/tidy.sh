@@ -9,8 +9,9 @@ if [ "${1:-}" = --all ] || ! git rev-parse -q --verify HEAD~1 >/dev/null; then
 else
   files=$(git diff --name-only --diff-filter=AM HEAD~1 -- 'cpp/*.cc' 'tests/cpp/*.cc')
 fi
-# Bindings and ops need the headers of pybind11 and TensorFlow; the dev preset has neither.
-files=$(printf '%s\n' "$files" | grep -vE '^cpp/(bindings|tf_ops)/' || true)
+# Bindings, ops and device tests need the headers of pybind11, TensorFlow and CUDA; the dev preset
+# has none of them.
+files=$(printf '%s\n' "$files" | grep -vE '^cpp/(bindings|tf_ops)/|_cuda_test\.cc$' || true)
 if [ -z "$files" ]; then
   echo "no C++ source to check"
   exit 0

@@ -21,7 +21,7 @@ namespace {
 
 using Vector = __m512;
 using Lanes = __mmask16;
-constexpr int kWidth = 16;
+constexpr std::int64_t kWidth = 16;
 
 Lanes FirstLanes(std::int64_t count) { return static_cast<Lanes>((1u << count) - 1u); }
 Vector Broadcast(float x) { return _mm512_set1_ps(x); }
@@ -48,7 +48,7 @@ Lanes FirstLanes(std::int64_t count) { return static_cast<Lanes>(count); }
 #if defined(__AVX2__)
 
 using Vector = __m256;
-constexpr int kWidth = 8;
+constexpr std::int64_t kWidth = 8;
 
 Vector Broadcast(float x) { return _mm256_set1_ps(x); }
 Vector MultiplyAdd(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -67,7 +67,7 @@ Vector FullUint8(const void* p) {
 #else  // the platform's baseline, through the compiler's vector type
 
 typedef float Vector __attribute__((vector_size(16)));
-constexpr int kWidth = 4;
+constexpr std::int64_t kWidth = 4;
 
 Vector Broadcast(float x) { return Vector{x, x, x, x}; }
 Vector MultiplyAdd(Vector a, Vector b, Vector c) { return a * b + c; }
@@ -155,10 +155,8 @@ struct Int8Rows {
 void PrefetchRow(const BagRange& in, std::int64_t i) {
   constexpr std::uintptr_t kLine = 64;
   const std::uint8_t* row = in.table + in.values[i] * in.row_bytes;
-  const auto end = reinterpret_cast<std::uintptr_t>(row + in.row_bytes);
-  for (std::uintptr_t line = reinterpret_cast<std::uintptr_t>(row) & ~(kLine - 1); line < end;
-       line += kLine)
-    __builtin_prefetch(reinterpret_cast<const void*>(line));
+  const std::uint8_t* line = row - (reinterpret_cast<std::uintptr_t>(row) & (kLine - 1));
+  for (; line < row + in.row_bytes; line += kLine) __builtin_prefetch(line);
 }
 
 // One pass over a bag for kVectors registers of columns from `column` on; `last` names the lanes of
@@ -199,7 +197,7 @@ void PoolColumns(const PoolBagsArgs& args, std::int64_t bag, std::int64_t column
 
 template <typename Rows>
 void PoolRange(const PoolBagsArgs& args) {
-  constexpr int kMaxVectors = 8;
+  constexpr std::int64_t kMaxVectors = 8;
   const BagRange& in = args.in;
   const std::int64_t begin_value = in.offsets[in.begin_bag];
   const std::int64_t end_value = in.offsets[in.end_bag];
