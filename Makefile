@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The demo's data set (simulated, movielens or openbandit), its folder and further arguments.
 DATA ?= simulated
-OUT ?= demo
+OUT ?= demo/$(DATA)
 ARGS ?=
 PRESET ?= release
 
@@ -69,8 +69,8 @@ $(VENV)/.system: Makefile scripts/install_system_packages.sh
 	scripts/install_system_packages.sh $(SYSTEM_PACKAGES)
 	@mkdir -p $(VENV) && touch $@
 
-$(VENV)/.deps: pyproject.toml scripts/requirements.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.deps: pyproject.toml scripts/requirements.py | $(VENV)/.system
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/requirements.py dev > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@touch $@

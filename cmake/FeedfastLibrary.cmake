@@ -61,7 +61,6 @@ function(feedfast_add_kernels library)
                                               -fno-exceptions
                                               ${feedfast_flags_${cpu}})
     target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)
-    set_property(GLOBAL APPEND PROPERTY FEEDFAST_KERNEL_OBJECTS ${objects})
   endforeach()
 endfunction()
 

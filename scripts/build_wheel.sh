@@ -9,8 +9,9 @@ rm -rf dist
 FEEDFAST_WITH_TF=ON "$python" -m pip wheel --quiet --disable-pip-version-check --no-build-isolation \
   --no-deps --wheel-dir dist .
 wheel=$(ls dist/feedfast-*.whl)
+listing=$("$python" -m zipfile -l "$wheel")
 for needed in 'feedfast/_core\..*\.so' 'feedfast/tf/_feedfast_ops\.so' 'feedfast/tf/_built_for\.py'; do
-  "$python" -m zipfile -l "$wheel" | grep -q "$needed" || {
+  grep -q "$needed" <<<"$listing" || {
     echo "feedfast: $wheel lacks $needed" >&2
     exit 1
   }

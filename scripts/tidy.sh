@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# clang-tidy on the C++ sources that the last commit changed; on all of them with --all.
+# clang-tidy on the C++ sources that changed since TIDY_BASE (default: the last ten commits), and on
+# those that include a changed header; on all of them with --all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cmake --preset dev >/dev/null
-if [ "${1:-}" = --all ] || ! git rev-parse -q --verify HEAD~1 >/dev/null; then
+base=${TIDY_BASE:-HEAD~10}
+if [ "${1:-}" = --all ] || ! git rev-parse -q --verify "$base" >/dev/null ||
+  ! git diff --quiet "$base" -- .clang-tidy; then
   files=$(git ls-files 'cpp/*.cc' 'tests/cpp/*.cc')
 else
-  files=$(git diff --name-only --diff-filter=AM HEAD~1 -- 'cpp/*.cc' 'tests/cpp/*.cc')
+  files=$(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.cc' 'tests/cpp/*.cc')
+  for header in $(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.h' 'tests/cpp/*.h'); do
+    files+=$'\n'$(git grep -l "#include \"$header\"" -- 'cpp/*.cc' 'tests/cpp/*.cc' || true)
+  done
+  files=$(sort -u <<<"$files")
 fi
 # Bindings, ops and device tests need the headers of pybind11, TensorFlow and CUDA; the dev preset
 # has none of them.
-files=$(printf '%s\n' "$files" | grep -vE '^cpp/(bindings|tf_ops)/|_cuda_test\.cc$' || true)
+files=$(printf '%s\n' "$files" | grep -vE '^cpp/(bindings|tf_ops)/|_cuda_test\.cc$|^$' || true)
 if [ -z "$files" ]; then
   echo "no C++ source to check"
   exit 0

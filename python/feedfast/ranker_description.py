@@ -107,11 +107,10 @@ class RankerDescription:
             description = _from_json(value)
             # Everything derived (offsets, objectives of towers) must be what this build derives.
             fits = description.to_json() == dict(value)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"description: a value is missing, unknown or of a wrong type: "
-                f"{type(error).__name__} {error}"
-            ) from None
+        except KeyError as error:
+            raise ValueError(f"description: {error} is missing") from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"description: a value is of a wrong type: {error}") from None
         if not fits:
             raise ValueError("description: inputs, towers and objectives do not fit together")
         return description

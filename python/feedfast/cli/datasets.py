@@ -15,6 +15,8 @@ from feedfast.cli.console import Console
 if TYPE_CHECKING:
     from feedfast.data import Dataset
 
+NAMED = ("simulated", "movielens", "openbandit")
+
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     """Adds --data and what goes with it; without a default the argument is required."""
@@ -29,6 +31,28 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, *, default: str | Non
         type=Path,
         help="folder with MovieLens 100k (original or RecBole files) instead of a download",
     )
+    parser.add_argument(
+        "--group",
+        action="append",
+        default=[],
+        metavar="OBJECTIVE=GROUP",
+        help="passive, active or other, for a log whose file does not say; repeatable",
+    )
+    parser.add_argument(
+        "--superset",
+        help="the label that happens whenever another does, for a log whose file does not say; "
+        "default: any engagement",
+    )
+
+
+def _groups(arguments: list[str]) -> dict[str, str]:
+    groups = {}
+    for argument in arguments:
+        name, equals, group = argument.partition("=")
+        if not (name and equals and group):
+            raise ValueError(f"--group takes OBJECTIVE=GROUP; got {argument!r}")
+        groups[name] = group
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -53,6 +77,11 @@ def load_dataset(args: argparse.Namespace, console: Console, **options: Any) -> 
         if args.data != "movielens":
             raise ValueError(f"--movielens-folder goes with --data movielens; got {args.data}")
         options["folder"] = args.movielens_folder
+    for flag, value in (("groups", _groups(args.group)), ("superset", args.superset)):
+        if value:
+            if args.data in NAMED:
+                raise ValueError(f"--group and --superset go with a log; got --data {args.data}")
+            options[flag] = value
     true_probabilities = None
     if args.data == "simulated":
         simulation = simulate(**options)

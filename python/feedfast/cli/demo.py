@@ -34,15 +34,21 @@ NUM_SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `feedfast demo`."""
     add_dataset_arguments(parser, default="simulated")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything")
     parser.add_argument(
-        "--quick", action="store_true", help="less data and one epoch: shows that it runs"
+        "--out", type=Path, help="folder for everything; default: demo/<name of the data>"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one epoch, and a small feed where it is simulated: shows that it runs",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, evaluates, exports, ranks in a process without TensorFlow, and writes the report."""
     console = Console(as_json=args.json)
+    if args.out is None:
+        args.out = Path("demo") / (Path(args.data).stem + ("-quick" if args.quick else ""))
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data == "openbandit":
         return _report_logged_policies(args, console)
@@ -118,10 +124,11 @@ def _train_and_rank(args: argparse.Namespace, console: Console) -> int:
 
 
 def _requests(trained: TrainedRun, dataset: Dataset) -> tuple[ImpressionLog, Request, Request]:
-    """One member's held-out impressions as one request, and a request of many candidates.
+    """The items one member was shown in held-out rows as one request, and a long request.
 
     The member is the one who engaged most; viewer features and history are those at the first
-    held-out impression. The second request repeats held-out impressions of all members.
+    held-out impression, and an item's features those at its first. The second request repeats
+    held-out impressions of all members.
 
     Returns:
         (log of the member's impressions, their request, the request to time).
@@ -136,6 +143,8 @@ def _requests(trained: TrainedRun, dataset: Dataset) -> tuple[ImpressionLog, Req
     most_engaged = np.bincount(codes, weights=dataset.engaged()[test]).argmax()
     chosen = test[codes == most_engaged]
     chosen = chosen[np.argsort(dataset.log.timestamp[chosen], kind="stable")]
+    items = key_codes(dataset.log.item)[chosen]
+    chosen = chosen[np.sort(np.unique(items, return_index=True)[1])]
     many = np.concatenate([chosen, test])
     many = np.resize(many, NUM_LATENCY_CANDIDATES)
     return (

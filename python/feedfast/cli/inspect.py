@@ -23,8 +23,7 @@ def section_rows(
 ) -> list[tuple[str, int, float]]:
     """(name, bytes, percent of the model) of every section, largest first."""
     sizes = ModelStore(store).open(model, version=version).section_sizes()
-    ordered = sorted(sizes, key=lambda size: -size.num_bytes)
-    return [(size.name, size.num_bytes, 100.0 * size.share) for size in ordered]
+    return [(size.name, size.num_bytes, 100.0 * size.share) for size in sizes]
 
 
 def run(args: argparse.Namespace) -> int:

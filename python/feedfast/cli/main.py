@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except (ValueError, IndexError, OSError, ImportError) as error:
+    except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
         print(f"feedfast {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feedfast.cli.console import Console
 from feedfast.scorer import Scorer
+
+if TYPE_CHECKING:
+    from feedfast.data import History, ImpressionLog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,33 +39,21 @@ def run(args: argparse.Namespace) -> int:
     """Writes request_id, item, a column `p.<objective>` each, score and rank (0 is the top)."""
     import pyarrow as pa
 
-    from feedfast.data import concat_logs, derive_history, load_log, requests_of_log
+    from feedfast.data import requests_of_log
     from feedfast.data.log import write_parquet
 
     console = Console(as_json=args.json)
     scorer = Scorer.open(args.store, model=args.model, threads=args.threads, version=args.version)
-    requested = load_log(args.input)
-    log, engaged = requested.log, requested.engaged()
-    if args.history is not None:
-        earlier = load_log(args.history)
-        log = concat_logs([log, earlier.log])
-        engaged = np.concatenate([engaged, earlier.engaged()])
-    own = np.arange(requested.log.num_rows)
-    history = derive_history(
-        log,
-        engaged=engaged,
-        max_members=scorer.history.max_members,
-        max_hashtags=scorer.history.max_hashtags,
-    ).take(own)
+    log, history = _read(args.input, args.history, scorer)
     if log.report.num_dropped:
         console.note(str(log.report))
-    batch, rows = requests_of_log(requested.log, history)
+    batch, rows = requests_of_log(log, history)
 
     start = time.perf_counter()
     result = scorer.score_batch(batch, alpha=args.alpha, lambda_=args.lambda_)
     seconds = time.perf_counter() - start
 
-    ordered = requested.log.take(rows)
+    ordered = log.take(rows)
     columns = {"request_id": ordered.request_id, "item": ordered.item}
     for index, objective in enumerate(result.objectives):
         columns[f"p.{objective}"] = pa.array(result.probabilities[:, index])
@@ -83,3 +76,37 @@ def run(args: argparse.Namespace) -> int:
         }
     )
     return 0
+
+
+def _read(path: Path, earlier: Path | None, scorer: Scorer) -> tuple[ImpressionLog, History]:
+    """The requested log, which needs no labels, and the histories of its rows."""
+    from feedfast.data import concat_logs, derive_history, load_engagement
+
+    objectives = scorer.utility.objectives
+    log, engaged = load_engagement(path, objectives)
+    events = _without_features(log)
+    if earlier is not None:
+        before, engaged_before = load_engagement(earlier, objectives)
+        events = concat_logs([events, _without_features(before)])
+        engaged = np.concatenate([engaged, engaged_before])
+    history = derive_history(
+        events,
+        engaged=engaged,
+        max_members=scorer.history.max_members,
+        max_hashtags=scorer.history.max_hashtags,
+    )
+    return log, history.take(np.arange(log.num_rows))
+
+
+def _without_features(log: ImpressionLog) -> ImpressionLog:
+    """What histories are made of: two logs need not agree in features and labels."""
+    nothing = np.empty((log.num_rows, 0), dtype=np.float32)
+    return dataclasses.replace(
+        log,
+        shared=nothing,
+        shared_names=(),
+        dense=nothing,
+        dense_names=(),
+        labels=nothing,
+        objective_names=(),
+    )

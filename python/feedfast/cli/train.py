@@ -25,18 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains and prints the epochs."""
-    from feedfast.training import train
-
     console = Console(as_json=args.json)
     config = RankerConfig()
     if args.config is not None:
-        config = RankerConfig.from_json(args.config.read_text())
+        try:
+            config = RankerConfig.from_json(args.config.read_text())
+        except ValueError as error:
+            raise ValueError(f"{args.config}: {error}") from None
     if args.seed is not None:
         config = dataclasses.replace(config, seed=args.seed)
     if args.epochs is not None:
         training = dataclasses.replace(config.training, max_epochs=args.epochs)
         config = dataclasses.replace(config, training=training)
     dataset = load_dataset(args, console).dataset
+
+    from feedfast.training import train  # seconds: after everything that can be refused at once
+
     with show_stages(console) as progress:
         trained = train(dataset, config, args.run, progress=progress)
     columns = list(trained.history[0]) if trained.history else []

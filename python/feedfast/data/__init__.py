@@ -19,7 +19,7 @@ from feedfast.data.adapters.openbandit import CtrRow, ctr_report, load_openbandi
 from feedfast.data.dataset import ANY_ENGAGEMENT, Dataset
 from feedfast.data.history import History, derive_history
 from feedfast.data.keys import KeyBags
-from feedfast.data.loading import load, load_log
+from feedfast.data.loading import load, load_engagement, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
 from feedfast.data.report import BadRow, BadRows, ReadReport
 from feedfast.data.requests import request_of_rows, requests_of_log, row_requests
@@ -46,6 +46,7 @@ __all__ = [
     "ctr_report",
     "derive_history",
     "load",
+    "load_engagement",
     "load_log",
     "load_movielens",
     "load_openbandit",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feedfast.data.adapters.movielens import load_movielens
 from feedfast.data.adapters.openbandit import load_openbandit
 from feedfast.data.dataset import ANY_ENGAGEMENT, GROUP_KEY, SUPERSET_KEY, Dataset
-from feedfast.data.log import ImpressionLog, parquet_files
+from feedfast.data.log import ImpressionLog, parquet_files, superset_label
 from feedfast.data.schema import LABEL_PREFIX
 from feedfast.data.simulate import simulate
 from feedfast.objectives import GROUPS, Group, Objective
@@ -39,6 +41,32 @@ def load(name_or_path: str | os.PathLike[str], **options: Any) -> Dataset:
             return load_openbandit(**options)
         case path:
             return load_log(path, **options)
+
+
+def load_engagement(
+    path: str | os.PathLike[str], objectives: Sequence[Objective]
+) -> tuple[ImpressionLog, NDArray[np.bool_]]:
+    """A log that needs no labels, and which of its rows enter the viewers' histories.
+
+    Args:
+        path: File, or folder of Parquet files.
+        objectives: What the labels mean where the file's metadata names no superset: a row with a
+            label of 1 for one that is not of group `other` enters.
+
+    Returns:
+        (log, engaged [n] bool).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file cannot be read.
+    """
+    log = ImpressionLog.read_parquet(path)
+    metadata = pq.read_schema(parquet_files(path)[0]).metadata or {}
+    superset = metadata.get(SUPERSET_KEY, ANY_ENGAGEMENT.encode()).decode(errors="replace")
+    if superset in log.objective_names:
+        return log, log.label(superset) == 1
+    counted = [o.name for o in objectives if o.group != "other" and o.name in log.objective_names]
+    return log, superset_label(log, counted) == 1
 
 
 def load_log(
@@ -80,8 +108,8 @@ def load_log(
         group = next((g for g in GROUPS if g == known.get(name)), None)
         if group is None:
             raise ValueError(
-                f"{path}: objective {name!r} has group {known.get(name)!r}; "
-                f"give groups={{{name!r}: ...}} with one of {', '.join(GROUPS)}"
+                f"{path}: objective {name!r} has group {known.get(name)!r}; it must be one of "
+                f"{', '.join(GROUPS)}: give groups={{{name!r}: ...}}, or --group {name}=..."
             )
         objectives.append(Objective(name, group))
     stored = (
