@@ -46,6 +46,7 @@ def run(path, fatal):
         return wrapped
     os.fsync = deadly(os.fsync)
     pathlib.Path.rename = deadly(pathlib.Path.rename)
+    pathlib.Path.replace = deadly(pathlib.Path.replace)
     pathlib.Path.mkdir = deadly(pathlib.Path.mkdir)
     files.write_synced = deadly(files.write_synced)
     publish(ModelStore(path), fatal)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feedfast import _core
+from feedfast.store import files
 
 __all__ = ["LeafEncoder", "train_forest"]
 
@@ -72,17 +73,13 @@ class LeafEncoder:
         return self._core.to_image()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the image to `path`, which holds either the old or the whole new file."""
-        target = Path(path)
-        new = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with new.open("xb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(target)
-        finally:
-            new.unlink(missing_ok=True)
+        """Write the image durably to `path`, which holds either the old or the whole new file.
+
+        Raises:
+            FileNotFoundError: The folder of `path` does not exist.
+            OSError: The file cannot be written; a file that was at `path` is unchanged.
+        """
+        files.replace_durably(Path(path), [self.to_bytes()])
 
     @property
     def num_features(self) -> int:

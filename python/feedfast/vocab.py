@@ -91,9 +91,9 @@ class Vocabulary:
                 that nobody can prepare keys that collide.
 
         Raises:
-            ValueError: Two keys are equal (the message names them), a key is null, or an argument
-                is out of range.
-            TypeError: `keys` or one of them is of another type.
+            ValueError: Two keys are equal (the message names them), a key of an Arrow array is
+                null, a str has no UTF-8 form, or an argument is out of range.
+            TypeError: `keys` or one of them is of another type, such as None in a list.
         """
         return cls._wrap(
             _core.Vocabulary.build(
@@ -133,8 +133,8 @@ class Vocabulary:
             [n] int64, each in `[0, num_rows)`; 0 for unknown keys.
 
         Raises:
-            ValueError: A key is null.
-            TypeError: `keys` or one of them is of another type.
+            ValueError: A key of an Arrow array is null, or a str has no UTF-8 form.
+            TypeError: `keys` or one of them is of another type, such as None in a list.
         """
         return self._native.lookup(keys)
 
@@ -142,17 +142,10 @@ class Vocabulary:
         """Writes the vocabulary durably: to a new file, synced, then renamed to `path`.
 
         Raises:
+            FileNotFoundError: The folder of `path` does not exist.
             OSError: The file cannot be written; a file that was at `path` is unchanged.
         """
-        target = Path(path)
-        unfinished = files.temporary_sibling(target)
-        try:
-            files.write_synced(unfinished, [memoryview(self._native)])
-            unfinished.replace(target)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-        files.sync_folder(target.parent)
+        files.replace_durably(Path(path), [memoryview(self._native)])
 
     def __len__(self) -> int:
         return self._native.size

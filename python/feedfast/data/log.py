@@ -31,6 +31,7 @@ from feedfast.data.schema import (
     check_schema,
     require_no_duplicates,
 )
+from feedfast.store.files import replacing
 
 _logger = logging.getLogger(__name__)
 
@@ -282,16 +283,14 @@ def parquet_files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[st
 
 
 def write_parquet(table: pa.Table, path: str | os.PathLike[str]) -> None:
-    """Writes a table to one Parquet file with checksums, which appears only when it is whole."""
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Writes a table durably to one Parquet file with checksums, which appears when it is whole.
+
+    Raises:
+        FileNotFoundError: The folder of `path` does not exist.
+        OSError: The file cannot be written; a file that was at `path` is unchanged.
+    """
+    with replacing(Path(path)) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
 
 
 def concat_logs(logs: Sequence[ImpressionLog]) -> ImpressionLog:

@@ -197,11 +197,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of the folder; it appears when it is whole."""
-        target = self.path / name
-        unfinished = files.temporary_sibling(target)
-        files.write_synced(unfinished, [text.encode()])
-        unfinished.replace(target)
-        files.sync_folder(self.path)
+        files.replace_durably(self.path / name, [text.encode()])
 
 
 _PARTS = {"work", "ranker", "run.json"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Names that start like this are unfinished; readers ignore them.
@@ -20,11 +21,7 @@ def temporary_sibling(path: Path) -> Path:
 
 def sync_folder(path: Path) -> None:
     """Makes renames and creations in the folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def make_folders(path: Path) -> None:
@@ -37,9 +34,57 @@ def make_folders(path: Path) -> None:
 
 def write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Writes a new file and waits until its bytes are on the device."""
+    _write(path, pieces)
+    _sync(path, os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path` to write a file under; it then takes the place of `path`.
+
+    Whenever the process or the machine dies, `path` is what it was before or the whole new file.
+    Any number of writers may replace one file; the last one to finish wins. When the block raises,
+    nothing is left of its file.
+
+    Raises:
+        FileNotFoundError: The folder of `path` does not exist; nothing was written.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist; cannot write {path.name}")
+    unfinished = temporary_sibling(path)
+    try:
+        yield unfinished
+        _sync(unfinished, os.O_RDONLY)
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def replace_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Makes the pieces, one behind the other, the content of `path`; see `replacing`.
+
+    Raises:
+        FileNotFoundError: The folder of `path` does not exist.
+        OSError: The file cannot be written; what was at `path` is unchanged.
+    """
+    with replacing(path) as unfinished:
+        _write(unfinished, pieces)
+
+
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with path.open("xb", buffering=0) as file:
         for piece in pieces:
             view = memoryview(piece).cast("B")
             while view:  # one write call moves at most 2 GiB
                 view = view[file.write(view) :]
-        os.fsync(file.fileno())
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

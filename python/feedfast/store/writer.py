@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import math
@@ -166,12 +165,5 @@ class ModelWriter:
         path = self._blobs / name
         # A blob of another size was damaged after it was written; a new file takes its name.
         if not path.exists() or path.stat().st_size != num_bytes:
-            unfinished = files.temporary_sibling(path)
-            try:
-                files.write_synced(unfinished, pieces)
-                unfinished.rename(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    unfinished.unlink()
-                raise
+            files.replace_durably(path, pieces)
         return name, num_bytes

@@ -41,11 +41,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     stands for a whole file, and the folder holds the newest one at any moment.
     """
     target = folder / f"step-{checkpoint.step:010d}.safetensors"
-    unfinished = files.temporary_sibling(target)
     metadata = {"state": json.dumps(dict(checkpoint.state))}
-    files.write_synced(unfinished, [save(dict(checkpoint.tensors), metadata=metadata)])
-    unfinished.replace(target)
-    files.sync_folder(folder)
+    files.replace_durably(target, [save(dict(checkpoint.tensors), metadata=metadata)])
     for path in folder.iterdir():
         if path != target and (
             _NAME.match(path.name) or path.name.startswith(files.TEMPORARY_PREFIX)
