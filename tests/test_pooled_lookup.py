@@ -102,7 +102,9 @@ def test_any_integer_type_of_ids_is_accepted() -> None:
         ([[1]], [0, 1], None, ValueError, "values must have 1 dimensions; got 2"),
         ([1.5], [0, 1], None, TypeError, "values must be an integer array that fits int64; got"),
         ([1], [0.0, 1.0], None, TypeError, "offsets must be an integer array that fits int64; got"),
-        ([1], [0, 1], ["x"], TypeError, "weights must be a float array; got"),
+        ([1], [0, 1], ["1"], TypeError, "weights must be a float array; got <U1"),
+        ([1], [0, 1], [None], TypeError, "weights must be a float array; got object"),
+        ([1], [0, 1], [1j], TypeError, "weights must be a float array; got complex128"),
     ],
 )
 def test_bad_bags(

@@ -199,6 +199,38 @@ def test_wrong_shapes_are_named() -> None:
         encoder(np.zeros((1, 5), np.float32), threads=0)
 
 
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [([["1"] * 5], "<U1"), ([[None] * 5], "object"), ([[1j] * 5], "complex128")],
+)
+def test_what_holds_no_numbers_is_refused(x: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=f"x must be a float array; got {found}"):
+        LeafEncoder.open(DATA / "forest_v1.bin")(x)
+    with pytest.raises(TypeError, match=f"^x must be a float array; got {found}"):
+        train_forest(x, [1.0])
+    with pytest.raises(TypeError, match=f"^evaluation y must be a float array; got {found}"):
+        train_forest([[1.0]], [1.0], evaluation=([[1.0]], x))
+    with pytest.raises(TypeError, match=f"^weights must be a float array; got {found}"):
+        train_forest([[1.0]], [1.0], weights=x)
+
+
+def test_whole_numbers_and_booleans_are_features() -> None:
+    encoder = LeafEncoder.open(DATA / "forest_v1.bin")
+    x = np.array([[0, 1, 0, 1, 1]])
+    np.testing.assert_array_equal(encoder(x), encoder(x.astype(np.float32)))
+    np.testing.assert_array_equal(encoder(x.astype(bool)), encoder(x))
+
+
+def test_boosters_are_found_in_estimators_and_nowhere_else() -> None:
+    x = features(11, 100, 4)
+    estimator = xgboost.XGBClassifier(n_estimators=3, max_depth=2).fit(x, labels(x))
+    want = LeafEncoder.from_xgboost(estimator.get_booster())
+    np.testing.assert_array_equal(LeafEncoder.from_xgboost(estimator)(x), want(x))
+    for wrong in (None, 3, b"{}"):
+        with pytest.raises(TypeError, match=f"or a path; got {type(wrong).__name__}"):
+            LeafEncoder.from_xgboost(wrong)  # type: ignore[arg-type]
+
+
 def test_training_is_repeatable_and_learns() -> None:
     x = features(10, 2000, 8)
     y = labels(x)

@@ -102,11 +102,12 @@ def as_float32(name: str, array: npt.ArrayLike) -> FloatArray:
     """`array` as contiguous float32, without a copy if it is that already.
 
     Raises:
-        TypeError: Neither a float nor an integer array. `name` is the argument's name.
+        TypeError: Not of floats, integers or booleans: strings, complex numbers and objects such as
+            None are never taken for numbers. `name` is the argument's name.
     """
     numbers = np.asarray(array)
     if numbers.dtype != np.float32:
-        if numbers.dtype.kind not in "fiu":
+        if numbers.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be a float array; got {numbers.dtype}")
         numbers = numbers.astype(np.float32)
     return np.ascontiguousarray(numbers)

@@ -9,22 +9,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feedfast import _core
+from feedfast.bags import as_float32
 from feedfast.store import files
 
 __all__ = ["LeafEncoder", "train_forest"]
 
 
+@runtime_checkable
 class Booster(Protocol):
     """What is used of an `xgboost.Booster`, so that typing needs no xgboost."""
 
     def save_raw(self, raw_format: str) -> bytes | bytearray:
         """The model in XGBoost's own format ("ubj" or "json")."""
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """What is used of `xgboost.XGBClassifier` and its kin."""
+
+    def get_booster(self) -> Booster:
+        """The trained booster."""
 
 
 class LeafEncoder:
@@ -41,17 +51,30 @@ class LeafEncoder:
         self._core = core
 
     @classmethod
-    def from_xgboost(cls, booster_or_path: Booster | str | os.PathLike[str]) -> LeafEncoder:
+    def from_xgboost(
+        cls, booster_or_path: Booster | Estimator | str | os.PathLike[str]
+    ) -> LeafEncoder:
         """Read a trained `xgboost.Booster`, or the .json or .ubj file that it saved.
 
+        Of a trained estimator such as `xgboost.XGBClassifier` its booster is read.
+
         Raises:
+            TypeError: It is none of these.
             ValueError: The model has no trees (gblinear) or categorical splits, which leaf rows
                 cannot represent, or is not a model; the message says which tree and node.
             FileNotFoundError: There is no such file.
         """
         if isinstance(booster_or_path, str | os.PathLike):
             return cls(_load(_core.LeafEncoder.from_xgboost, Path(booster_or_path)))
-        return cls(_core.LeafEncoder.from_xgboost(bytes(booster_or_path.save_raw("ubj"))))
+        booster = booster_or_path
+        if isinstance(booster, Estimator):
+            booster = booster.get_booster()
+        if not isinstance(booster, Booster):
+            raise TypeError(
+                "booster_or_path must be an xgboost.Booster, an estimator with get_booster() or a "
+                f"path; got {type(booster).__name__}"
+            )
+        return cls(_core.LeafEncoder.from_xgboost(bytes(booster.save_raw("ubj"))))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LeafEncoder:
@@ -112,9 +135,10 @@ class LeafEncoder:
             [batch, num_trees] int32, values in [0, num_leaves).
 
         Raises:
+            TypeError: `x` does not hold numbers.
             ValueError: `x` has not two dimensions or not num_features columns.
         """
-        return self._core.encode(np.ascontiguousarray(x, dtype=np.float32), threads=threads)
+        return self._core.encode(as_float32("x", x), threads=threads)
 
     def __reduce__(self) -> tuple[Callable[[bytes], LeafEncoder], tuple[bytes]]:
         return type(self).from_bytes, (self.to_bytes(),)
@@ -164,6 +188,7 @@ def train_forest(
 
     Raises:
         ImportError: xgboost is not installed; the message says how to install it.
+        TypeError: `x`, `y` or `weights` does not hold numbers.
         ValueError: Shapes disagree, there are no rows, a label is not 0 or 1, a weight is negative
             or not finite, a feature is infinite, or `patience` has no `evaluation`.
     """
@@ -221,8 +246,8 @@ def _load(read: Callable[[bytes], _core.LeafEncoder], path: Path) -> _core.LeafE
 def _check_rows(
     which: str, x: ArrayLike, y: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    features = np.asarray(x, dtype=np.float32)
-    labels = np.asarray(y, dtype=np.float32)
+    features = as_float32(f"{which}x", x)
+    labels = as_float32(f"{which}y", y)
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"{which}x must be [rows, features]; got shape {features.shape}")
     if labels.shape != (features.shape[0],):
@@ -242,7 +267,7 @@ def _check_rows(
 
 
 def _check_weights(weights: ArrayLike, rows: int) -> NDArray[np.float32]:
-    checked = np.asarray(weights, dtype=np.float32)
+    checked = as_float32("weights", weights)
     if checked.shape != (rows,):
         raise ValueError(f"weights must have shape ({rows},) as y; got {checked.shape}")
     wrong = np.flatnonzero(~(np.isfinite(checked) & (checked >= 0)))
