@@ -163,7 +163,6 @@ def floats(*shape: int) -> FloatArray:
         ({"weight": floats(4)}, r"weight must have shape \[>= 1, >= 1\]; got \[4\]"),
         ({"weight": floats(0, 3)}, r"weight must have shape \[>= 1, >= 1\]; got \[0, 3\]"),
         ({"weight": floats(4, 0)}, r"weight must have shape \[>= 1, >= 1\]; got \[4, 0\]"),
-        ({"weight": np.zeros((4, 3), int)}, "weight must hold floats; got dtype int64"),
         ({"bias": floats(4)}, r"bias must have shape \[3\]; got \[4\]"),
         ({"gate": None}, "gate_weight and gate_bias need gate='hidden' or gate='input'"),
         ({"gate_bias": None}, "gate='hidden' needs gate_weight and gate_bias"),
@@ -193,6 +192,22 @@ def test_layer_refuses(arguments: dict[str, object], message: str) -> None:
         GatedLayer(**{**good, **arguments})
 
 
+def test_layer_refuses_what_holds_no_floats() -> None:
+    with pytest.raises(TypeError, match="weight must hold floats; got dtype int64"):
+        GatedLayer(np.zeros((4, 3), int), floats(3))
+    with pytest.raises(TypeError, match="bias is required; got None"):
+        GatedLayer(floats(4, 3), None)
+    with pytest.raises(TypeError, match=r"gate_weight\[1\] is required; got None"):
+        GatedLayer(floats(4, 3), floats(3), (floats(3, 2), None), floats(3), "hidden")
+
+
+def test_layers_are_described_without_their_weights() -> None:
+    layer = GatedLayer(floats(400, 3), floats(3), activation="linear")
+    assert repr(layer) == "GatedLayer(400 -> 3, gate=None, activation='linear')"
+    layer = GatedLayer(floats(4, 3), floats(3), (floats(3, 2), floats(2, 3)), floats(3), "hidden")
+    assert repr(layer) == "GatedLayer(4 -> 3, gate='hidden', rank=2, activation='relu')"
+
+
 def test_stack_refuses() -> None:
     layer = make_layer(np.random.default_rng(8), 4, 3, None)
     with pytest.raises(ValueError, match="layers is empty; at least one layer is needed"):
@@ -206,7 +221,8 @@ def test_stack_refuses() -> None:
         mlp(floats(2, 3))
     with pytest.raises(ValueError, match="x must have 2 dimensions; got 1"):
         mlp(floats(4))
-    with pytest.raises(ValueError, match="x must be float32; got float64"):
-        mlp(np.zeros((2, 4)))
+    for rows, found in ((np.zeros((2, 4)), "float64"), ([[0.0] * 4], "float64"), (None, "object")):
+        with pytest.raises(TypeError, match=f"x must be float32; got {found}"):
+            mlp(rows)
     with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
         mlp(floats(2, 4), threads=0)

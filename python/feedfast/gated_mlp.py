@@ -20,11 +20,13 @@ _ACTIVATIONS = ("relu", "linear")
 _PRECISIONS = ("fp32",)
 
 
-def _floats(name: str, array: FloatArray, shape: tuple[int | None, ...]) -> FloatArray:
+def _floats(name: str, array: FloatArray | None, shape: tuple[int | None, ...]) -> FloatArray:
     """`array` as contiguous float32 of this shape (None: any size of at least 1)."""
+    if array is None:
+        raise TypeError(f"{name} is required; got None")
     values = np.asarray(array)
     if values.dtype.kind != "f":
-        raise ValueError(f"{name} must hold floats; got dtype {values.dtype}")
+        raise TypeError(f"{name} must hold floats; got dtype {values.dtype}")
     fits = values.ndim == len(shape) and all(
         size == want if want is not None else size >= 1
         for size, want in zip(values.shape, shape, strict=True)
@@ -55,8 +57,9 @@ class GatedLayer:
     Arrays of another float type or layout are copied to contiguous float32.
 
     Raises:
-        ValueError: An array has the wrong shape or type, gate arrays are given without a gate or
-            are missing with one, or a name is unknown. The message names the argument.
+        TypeError: `weight` or `bias` is None, or an array does not hold floats.
+        ValueError: An array has the wrong shape, gate arrays are given without a gate or are
+            missing with one, or a name is unknown. The message names the argument.
     """
 
     weight: FloatArray
@@ -101,6 +104,15 @@ class GatedLayer:
     def units(self) -> int:
         """Outputs of a row."""
         return int(self.weight.shape[1])
+
+    def __repr__(self) -> str:
+        low_rank = (
+            f", rank={self.gate_weight[0].shape[1]}" if isinstance(self.gate_weight, tuple) else ""
+        )
+        return (
+            f"GatedLayer({self.num_inputs} -> {self.units}, gate={self.gate!r}{low_rank}, "
+            f"activation={self.activation!r})"
+        )
 
     def _native(self) -> _core.GatedLayer:
         down, up = (
@@ -151,11 +163,13 @@ class GatedMLP:
             [batch, units] float32.
 
         Raises:
-            ValueError: x has another shape or type, or threads is below 1.
+            TypeError: x is not float32.
+            ValueError: x has another shape, or threads is below 1.
         """
-        if x.dtype != np.float32:
-            raise ValueError(f"x must be float32; got {x.dtype}")
-        return self._native.forward(np.ascontiguousarray(x), threads=threads)
+        rows = np.asarray(x)
+        if rows.dtype != np.float32:
+            raise TypeError(f"x must be float32; got {rows.dtype}")
+        return self._native.forward(np.ascontiguousarray(rows), threads=threads)
 
     @property
     def layers(self) -> tuple[GatedLayer, ...]:
