@@ -312,8 +312,56 @@ def test_errors_name_argument_position_value_and_limit(
         scorer.score(request, top_k=-1)
     with pytest.raises(ValueError, match="threads must be >= 1; got 0"):
         Scorer.open(path, threads=0)
+    for mini_batch in (0, 4097):
+        with pytest.raises(
+            ValueError, match=rf"mini_batch must be in \[1, 4096\]; got {mini_batch}"
+        ):
+            Scorer.open(path, mini_batch=mini_batch)
     with pytest.raises(FileNotFoundError, match="no model 'food'; models: feed, small"):
         Scorer.open(path, "food")
+
+
+def test_requests_of_another_type_are_refused(path: Path, artifact: RankerArtifact) -> None:
+    scorer = Scorer.open(path, version=1)
+    request = random_request(np.random.default_rng(SEED), artifact, 4)
+    with pytest.raises(TypeError, match="request must be a Request; got dict"):
+        scorer.score({"item": ["a"]})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="requests must be a RequestBatch; got Request"):
+        scorer.score_batch(request)  # type: ignore[arg-type]
+    for change, message in (
+        ({"item": "abcd"}, "item must be a column of keys; got one str"),
+        ({"history_members": b"abcd"}, "history_members must be a column of keys; got one bytes"),
+        ({"shared": ["1", "2", "3"]}, "shared must be a float array; got <U1"),
+        ({"shared": {"s1": None}}, r"shared\['s1'\] must be a float array; got object"),
+        ({"dense": np.zeros((4, 7), complex)}, "dense must be a float array; got complex128"),
+        ({"dense": {"d1": ["1"] * 4}}, r"dense\['d1'\] must be a float array; got <U1"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            scorer.score(dataclasses.replace(request, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([], "candidate_offsets is empty"),
+        ([1, 2], r"candidate_offsets\[0\] = 1; must be 0"),
+        ([0, -3], r"candidate_offsets\[1\] = -3 is below candidate_offsets\[0\] = 0"),
+        ([0, 2, 1, 2], r"candidate_offsets\[2\] = 1 is below candidate_offsets\[1\] = 2"),
+        ([0, 2**62], r"candidate_offsets\[1\] = \d+; item has 2 keys"),
+        ([[0, 2]], "candidate_offsets must be integers with 1 dimension"),
+    ],
+)
+def test_candidate_offsets_are_checked_first(path: Path, offsets: Any, message: str) -> None:
+    batch = RequestBatch(
+        candidate_offsets=offsets,
+        viewer=None,
+        history_members=None,
+        history_hashtags=None,
+        shared=None,
+        item=["a", "b"],
+    )
+    with pytest.raises(ValueError, match=message):
+        Scorer.open(path).score_batch(batch)
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
