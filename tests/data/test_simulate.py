@@ -148,6 +148,7 @@ def test_extremes(slots: int, random_fraction: float) -> None:
         ("num_clusters", 1, r"num_clusters must be in \[2, "),
         ("num_posts", 10, r"num_posts must be in \[640, "),
         ("num_requests", 0, r"num_requests must be in \[1, "),
+        ("seed", -1, "seed must be >= 0; got -1"),
         ("random_fraction", 1.5, r"random_fraction must be in \[0, 1\]; got 1\.5"),
     ],
 )

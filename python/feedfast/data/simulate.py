@@ -132,6 +132,7 @@ def simulate(
         ValueError: An argument is out of range.
     """
     _check(
+        seed,
         num_members,
         num_requests,
         num_posts,
@@ -205,6 +206,7 @@ class _Shown:
 
 
 def _check(
+    seed: int,
     num_members: int,
     num_requests: int,
     num_posts: int,
@@ -214,6 +216,8 @@ def _check(
     random_fraction: float,
     days: int,
 ) -> None:
+    if seed < 0:
+        raise ValueError(f"simulate: seed must be >= 0; got {seed}")
     limits = {
         "num_clusters": (num_clusters, 2, 1_000),
         "num_members": (num_members, 5 * num_clusters, 2**31),

@@ -194,7 +194,9 @@ def train_epochs(
         }
         records, loss_sum = [*records, record], 0.0
         _save(trainer, checkpoints, step, loss_sum, records)
-        meter.tell(step, f"epoch {epoch + 1}: validation {record['validation']:.4f}")
+        figure = record["validation"]
+        validated = "" if math.isnan(figure) else f": validation {figure:.4f}"
+        meter.tell(step, f"epoch {epoch + 1}{validated}")
     return records
 
 
