@@ -163,7 +163,7 @@ def test_progress_tells_speed_and_loss(
     )
     assert list(dict.fromkeys(p.stage for p in seen)) == ["features", "select", "final"]
     messages = {p.stage: p.message for p in seen if p.message}
-    assert messages["select"].startswith("epoch 1: validation 0.")
+    assert messages["select"].startswith("epoch 1: validation ")
     assert messages["final"] == "epoch 1"
     steps = [p for p in seen if p.stage == "select" and not p.message]
     assert [p.step for p in steps] == list(range(1, steps[0].num_steps + 1))
