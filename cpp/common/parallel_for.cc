@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -19,7 +20,12 @@ void ParallelFor(std::int64_t size, std::int64_t grain, int threads,
   };
   std::vector<std::thread> helpers;
   const std::int64_t num_helpers = std::min<std::int64_t>(threads, num_ranges) - 1;
-  for (std::int64_t i = 0; i < num_helpers; ++i) helpers.emplace_back(work);
+  try {
+    if (num_helpers > 0) helpers.reserve(static_cast<std::size_t>(num_helpers));
+    for (std::int64_t i = 0; i < num_helpers; ++i) helpers.emplace_back(work);
+  } catch (const std::exception&) {
+    // The system has no more threads or no memory for one: those that run share the ranges.
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
 }

@@ -7,10 +7,10 @@
 namespace feedfast {
 
 // Calls body(begin, end) on disjoint ranges that cover [0, size), each at most `grain` long, on up
-// to `threads` threads, the caller's among them; returns when all are done. Ranges start at
-// multiples of `grain` whatever the thread count, so work that depends on its own range alone gives
-// the same bits for any `threads`. Requires size >= 0, grain >= 1, threads >= 1; body must not
-// throw.
+// to `threads` threads, the caller's among them; returns when all are done. Where the system grants
+// fewer threads, those share the ranges. Ranges start at multiples of `grain` whatever the thread
+// count, so work that depends on its own range alone gives the same bits for any `threads`.
+// Requires size >= 0, grain >= 1, threads >= 1; body must not throw.
 void ParallelFor(std::int64_t size, std::int64_t grain, int threads,
                  const std::function<void(std::int64_t begin, std::int64_t end)>& body);
 

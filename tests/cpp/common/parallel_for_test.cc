@@ -1,8 +1,10 @@
 #include "cpp/common/parallel_for.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace feedfast {
@@ -21,6 +23,23 @@ TEST(ParallelForTest, CoversEveryIndexOnceInRangesThatStartAtMultiplesOfTheGrain
         EXPECT_EQ(seen, std::vector<int>(static_cast<std::size_t>(size), 1));
       }
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // both map memory of their own
+TEST(ParallelForTest, FinishesWithTheThreadsThatTheSystemGrants) {
+  std::vector<int> seen(1000, 0);
+  const std::function<void(std::int64_t, std::int64_t)> body = [&](std::int64_t begin,
+                                                                   std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) ++seen[static_cast<std::size_t>(i)];
+  };
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  const rlimit none = {1, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &none), 0);  // no room for the stack of another thread
+  ParallelFor(1000, 1, 64, body);
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_EQ(seen, std::vector<int>(1000, 1));
+}
+#endif
 
 }  // namespace
 }  // namespace feedfast
