@@ -12,14 +12,21 @@ namespace feedfast::embedding_kernels {
 
 inline constexpr float kMaxHalf = 65504.0f;
 
-// IEEE binary16 to float32, exact for every value; NaN stays NaN.
+// IEEE binary16 to float32, with the bits of the F16C instruction: exact for every number, NaN
+// becomes quiet and keeps its payload. No operand or result is a subnormal float, so the thread's
+// flush-to-zero and denormals-are-zero modes change nothing.
 FEEDFAST_HOST_DEVICE static inline float HalfToFloat(std::uint16_t half) {
-  std::uint32_t bits = (half & 0x7fffu) << 13;
+  const std::uint32_t magnitude = half & 0x7fffu;
   float value;
-  std::memcpy(&value, &bits, sizeof value);
-  value *= 0x1p112f;  // moves the exponent's origin; exact for normal and subnormal halves
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((half & 0x7c00u) == 0x7c00u) bits |= 0x7f800000u;
+  std::uint32_t bits;
+  if (magnitude < 0x0400u) {  // zero or subnormal: units of 2^-24
+    value = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+    std::memcpy(&bits, &value, sizeof bits);
+  } else {
+    bits = (magnitude << 13) + (112u << 23);  // moves the exponent's origin
+    if (magnitude >= 0x7c00u) bits |= 0x7f800000u;
+    if (magnitude > 0x7c00u) bits |= 0x00400000u;
+  }
   bits |= (half & 0x8000u) << 16;
   std::memcpy(&value, &bits, sizeof value);
   return value;

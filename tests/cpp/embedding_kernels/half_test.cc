@@ -2,8 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <random>
 
 namespace feedfast::embedding_kernels {
@@ -36,6 +41,40 @@ TEST(HalfTest, EveryHalfConvertsExactly) {
     }
   }
 }
+
+#if defined(__x86_64__)
+std::uint32_t Bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+TEST(HalfTest, FlushModesChangeNoBit) {
+  constexpr unsigned kFlushToZeroAndDenormalsAreZero = 0x8040;
+  int wrong = 0;
+  const unsigned before = _mm_getcsr();
+  for (int h = 0; h < 65536; ++h) {
+    const auto half = static_cast<std::uint16_t>(h);
+    const volatile std::uint16_t opaque = half;
+    const std::uint32_t want = Bits(HalfToFloat(opaque));
+    _mm_setcsr(before | kFlushToZeroAndDenormalsAreZero);
+    const std::uint32_t got = Bits(HalfToFloat(opaque));
+    _mm_setcsr(before);
+    if (got != want) ++wrong;
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
+__attribute__((target("f16c"))) float F16cToFloat(std::uint16_t half) { return _cvtsh_ss(half); }
+
+TEST(HalfTest, AgreesWithTheInstructionInEveryBit) {
+  if (__builtin_cpu_supports("f16c") == 0) GTEST_SKIP() << "no F16C";
+  for (int h = 0; h < 65536; ++h) {
+    const auto half = static_cast<std::uint16_t>(h);
+    EXPECT_EQ(Bits(HalfToFloat(half)), Bits(F16cToFloat(half))) << h;
+  }
+}
+#endif
 
 TEST(HalfTest, FloorAndCeilAreTheNeighboursOfWhatLiesBetween) {
   std::mt19937 rng(20240601);
