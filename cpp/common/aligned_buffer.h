@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "cpp/common/span.h"
 
@@ -14,7 +15,8 @@ namespace feedfast {
 
 inline constexpr std::int64_t kCacheLineBytes = 64;
 
-// `size` zeroed elements whose first byte lies on a cache line. Move-only. Throws std::bad_alloc.
+// `size` zeroed elements whose first byte lies on a cache line. Move-only; a move leaves
+// the source empty. Throws std::bad_alloc.
 template <typename T>
 class AlignedBuffer {
   static_assert(std::is_trivially_copyable_v<T>, "AlignedBuffer holds plain data");
@@ -22,6 +24,13 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::int64_t size) : data_(Allocate(size)), size_(size) {}
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
 
   T* data() noexcept { return data_.get(); }
   const T* data() const noexcept { return data_.get(); }

@@ -18,6 +18,16 @@ Vocabulary::Vocabulary(Span<const std::uint8_t> image, const ImageShape& shape) 
   packed_rows_ = section(kRows);
 }
 
+void Vocabulary::Swap(Vocabulary& other) noexcept {
+  std::swap(image_, other.image_);
+  std::swap(owned_, other.owned_);
+  std::swap(mapped_, other.mapped_);
+  std::swap(shape_, other.shape_);
+  std::swap(hash_, other.hash_);
+  std::swap(fingerprints_, other.fingerprints_);
+  std::swap(packed_rows_, other.packed_rows_);
+}
+
 StatusOr<Vocabulary> Vocabulary::FromImage(Span<const std::uint8_t> image, Verify verify) {
   StatusOr<ImageShape> shape = ReadImage(image, verify);
   if (!shape.ok()) return shape.status();

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "cpp/common/aligned_buffer.h"
 #include "cpp/common/mapped_file.h"
@@ -42,6 +43,13 @@ struct BuildOptions {
 // Moving is cheap and leaves the source empty; lookups are safe from many threads.
 class Vocabulary {
  public:
+  Vocabulary(Vocabulary&& other) noexcept { Swap(other); }
+  Vocabulary& operator=(Vocabulary&& other) noexcept {
+    Vocabulary moved(std::move(other));
+    Swap(moved);
+    return *this;
+  }
+
   // The image is the same bytes for the same keys (with their rows) and options, whatever the order
   // of the keys and the thread count. InvalidArgument: two keys are equal, options or rows are not
   // as described. Peak memory above keys and image: 10 bytes per key. Throws std::bad_alloc.
@@ -80,7 +88,10 @@ class Vocabulary {
  private:
   friend class VocabularyBuilder;
 
+  Vocabulary() = default;  // without keys and image
   Vocabulary(Span<const std::uint8_t> image, const ImageShape& shape) noexcept;
+
+  void Swap(Vocabulary& other) noexcept;
 
   // Writes the rows of at most kKeyBlock codes.
   template <int kFingerprintBits>

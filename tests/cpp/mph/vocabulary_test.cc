@@ -68,6 +68,24 @@ TEST(VocabularyTest, KnownKeysAreAPermutationAndUnknownOnesAreRejected) {
       }
 }
 
+TEST(VocabularyTest, MoveLeavesTheSourceEmpty) {
+  const std::vector<std::string> keys = MakeKeys(100, "urn:li:member:");
+  Vocabulary first = BuildOrDie(keys);
+  const std::vector<std::int64_t> rows = Lookup(first, keys);
+  Vocabulary second(std::move(first));
+  const auto expect_empty = [&](const Vocabulary& vocabulary) {
+    EXPECT_EQ(vocabulary.size(), 0);
+    EXPECT_EQ(vocabulary.num_rows(), 1);
+    EXPECT_TRUE(vocabulary.image().empty());
+    EXPECT_EQ(Lookup(vocabulary, keys), std::vector<std::int64_t>(100, 0));
+  };
+  expect_empty(first);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(Lookup(second, keys), rows);
+  first = std::move(second);
+  expect_empty(second);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(Lookup(first, keys), rows);
+}
+
 TEST(VocabularyTest, AgreesWithTheOracleOnGivenRows) {
   std::mt19937_64 random(20'240'601);
   for (const std::int64_t highest : {3000, 5000, 1 << 20}) {

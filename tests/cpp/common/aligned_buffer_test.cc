@@ -1,0 +1,32 @@
+#include "cpp/common/aligned_buffer.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <utility>
+
+namespace feedfast {
+namespace {
+
+TEST(AlignedBufferTest, IsZeroedAndStartsACacheLine) {
+  const AlignedBuffer<float> buffer(100);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % kCacheLineBytes, 0u);
+  for (const float value : buffer.span()) EXPECT_EQ(value, 0.0f);
+}
+
+TEST(AlignedBufferTest, MoveLeavesTheSourceEmpty) {
+  AlignedBuffer<int> first(3);
+  first[2] = 7;
+  AlignedBuffer<int> second(std::move(first));
+  EXPECT_EQ(second.size(), 3);
+  EXPECT_EQ(second[2], 7);
+  EXPECT_TRUE(first.span().empty());  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(first.data(), nullptr);
+  first = std::move(second);
+  EXPECT_EQ(first.size(), 3);
+  EXPECT_EQ(first[2], 7);
+  EXPECT_TRUE(second.span().empty());  // NOLINT(bugprone-use-after-move)
+}
+
+}  // namespace
+}  // namespace feedfast
