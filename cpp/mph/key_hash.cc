@@ -4,6 +4,9 @@
 
 namespace feedfast::mph {
 
+// Images hold XXH3 values, which earlier releases computed differently.
+static_assert(XXH_VERSION_NUMBER >= 800, "xxHash 0.8.0 or later is needed");
+
 void HashKeys(Span<const std::string_view> keys, std::uint64_t seed, KeyCode* codes) noexcept {
   // Keys on the heap (lists, long string tensors) miss the cache one by one otherwise.
   constexpr std::int64_t kAhead = 8;

@@ -17,6 +17,8 @@ constexpr std::int64_t kHeaderBytes = 48;
 constexpr std::int64_t kSplitBytes = 20;
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "images are read in place of the host");
+// Images hold XXH3 values, which earlier releases computed differently.
+static_assert(XXH_VERSION_NUMBER >= 800, "xxHash 0.8.0 or later is needed");
 static_assert(sizeof(Split) == kSplitBytes, "splits are stored as they are");
 
 std::int64_t ImageBytes(std::int64_t num_trees, std::int64_t num_splits) {
