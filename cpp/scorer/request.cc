@@ -5,8 +5,10 @@ namespace {
 
 Status ValidateOffsets(const char* name, Span<const std::int64_t> offsets, std::int64_t num_bags,
                        const char* keys_name, const mph::KeySource* keys) {
-  if (offsets.size() != num_bags + 1)
-    return InvalidArgument(name, " has ", offsets.size(), " values; needs ", num_bags + 1);
+  // Unsigned: num_bags may be the greatest int64, as an offset that nothing has bounded yet.
+  const std::uint64_t needed = static_cast<std::uint64_t>(num_bags) + 1;
+  if (static_cast<std::uint64_t>(offsets.size()) != needed)
+    return InvalidArgument(name, " has ", offsets.size(), " values; needs ", needed);
   if (offsets[0] != 0) return InvalidArgument(name, "[0] = ", offsets[0], "; must be 0");
   for (std::int64_t i = 1; i <= num_bags; ++i)
     if (offsets[i] < offsets[i - 1])
@@ -16,6 +18,16 @@ Status ValidateOffsets(const char* name, Span<const std::int64_t> offsets, std::
     return InvalidArgument(name, "[", num_bags, "] = ", offsets[num_bags], "; ", keys_name, " has ",
                            keys->size(), " keys");
   return OkStatus();
+}
+
+// As ValidateOffsets; the bags of an absent source are empty.
+Status ValidateBags(const char* name, Span<const std::int64_t> offsets, std::int64_t num_bags,
+                    const char* keys_name, const mph::KeySource* keys) {
+  FEEDFAST_RETURN_IF_ERROR(ValidateOffsets(name, offsets, num_bags, keys_name, keys));
+  if (keys != nullptr || offsets[num_bags] == 0) return OkStatus();
+  std::int64_t i = 1;
+  while (offsets[i] == 0) ++i;
+  return InvalidArgument(name, "[", i, "] = ", offsets[i], "; must be 0 without ", keys_name);
 }
 
 Status ValidateKeys(const char* name, const mph::KeySource* keys, std::int64_t size,
@@ -44,12 +56,12 @@ Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::in
   FEEDFAST_RETURN_IF_ERROR(ValidateKeys("viewer", batch.viewer, requests, "requests"));
   FEEDFAST_RETURN_IF_ERROR(ValidateKeys("actor", batch.actor, candidates, "candidates"));
   FEEDFAST_RETURN_IF_ERROR(ValidateKeys("root_actor", batch.root_actor, candidates, "candidates"));
-  FEEDFAST_RETURN_IF_ERROR(ValidateOffsets("history_member_offsets", batch.history_member_offsets,
-                                           requests, "history_members", batch.history_members));
-  FEEDFAST_RETURN_IF_ERROR(ValidateOffsets("history_hashtag_offsets", batch.history_hashtag_offsets,
-                                           requests, "history_hashtags", batch.history_hashtags));
-  FEEDFAST_RETURN_IF_ERROR(ValidateOffsets("hashtag_offsets", batch.hashtag_offsets, candidates,
-                                           "hashtags", batch.hashtags));
+  FEEDFAST_RETURN_IF_ERROR(ValidateBags("history_member_offsets", batch.history_member_offsets,
+                                        requests, "history_members", batch.history_members));
+  FEEDFAST_RETURN_IF_ERROR(ValidateBags("history_hashtag_offsets", batch.history_hashtag_offsets,
+                                        requests, "history_hashtags", batch.history_hashtags));
+  FEEDFAST_RETURN_IF_ERROR(ValidateBags("hashtag_offsets", batch.hashtag_offsets, candidates,
+                                        "hashtags", batch.hashtags));
   FEEDFAST_RETURN_IF_ERROR(
       ValidateFloats("shared", batch.shared, requests, num_shared, "requests"));
   return ValidateFloats("dense", batch.dense, candidates, num_dense, "candidates");

@@ -11,8 +11,8 @@ namespace feedfast::scorer {
 
 // Any number of feed requests, as columns that somebody else owns. Request r has the candidates
 // candidate_offsets[r] up to, but not including, candidate_offsets[r + 1]. Keys may be any bytes;
-// those that a vocabulary does not know get its row 0, and so do all of a source that is nullptr.
-// Float features are NaN where missing.
+// those that a vocabulary does not know get its row 0, and so do all of a source that is nullptr;
+// the bags of such a source are empty. Float features are NaN where missing.
 struct RequestBatch {
   Span<const std::int64_t> candidate_offsets;  // [requests + 1], ascending from 0
 
@@ -39,8 +39,8 @@ struct RequestBatch {
 };
 
 // Ok when every column has the length that the others and a model with these float features ask
-// for, and offsets start at 0, never fall and end at the number of keys. InvalidArgument otherwise:
-// argument, position, value and limit.
+// for, and offsets start at 0, never fall and end at the number of keys (0 for bags of nullptr).
+// InvalidArgument otherwise: argument, position, value and limit.
 Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::int64_t num_dense);
 
 }  // namespace feedfast::scorer

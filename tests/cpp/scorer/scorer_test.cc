@@ -146,8 +146,8 @@ TEST(ScorerTest, MissingColumnsAreUnknownKeys) {
   std::vector<reference::Example> request = random.Request(5);
   for (reference::Example& e : request) {
     e.viewer = e.actor = e.root_actor = e.item = "nobody has this key";
-    e.history_members = {"nor this"};
-    e.hashtags = {"nor that", "nor this"};
+    e.history_members.clear();
+    e.hashtags.clear();
   }
   const Columns columns(Requests{request});
   RequestBatch missing = columns.batch();
@@ -217,6 +217,16 @@ TEST(ScorerTest, RefusesColumnsThatDoNotFit) {
   EXPECT_EQ(message(batch), "candidate_offsets[2] = 4; item has 3 keys");
   batch.candidate_offsets = {};
   EXPECT_EQ(message(batch), "candidate_offsets is empty");
+  const std::vector<std::int64_t> endless = {0, 0, INT64_MAX};
+  batch = good;
+  batch.candidate_offsets = endless;
+  batch.item = batch.actor = batch.root_actor = nullptr;
+  EXPECT_EQ(message(batch), "hashtag_offsets has 4 values; needs 9223372036854775808");
+  batch = good;
+  batch.history_members = nullptr;
+  batch.history_member_offsets = endless;
+  EXPECT_EQ(message(batch),
+            "history_member_offsets[2] = 9223372036854775807; must be 0 without history_members");
 }
 
 TEST(ScorerTest, RefusesTradeoffsAndOptionsOutOfRange) {
