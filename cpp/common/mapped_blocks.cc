@@ -38,7 +38,8 @@ class Descriptor {
 };
 
 StatusOr<Descriptor> OpenBlock(const FileBlock& block) {
-  const int fd = ::open(block.path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a FIFO without a writer is refused below instead of waited for.
+  const int fd = ::open(block.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     if (errno == ENOENT) return NotFound("'", block.path, "' does not exist");
     return InvalidArgument("cannot open '", block.path, "': ", std::strerror(errno));

@@ -1,6 +1,7 @@
 #include "cpp/common/mapped_blocks.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -91,6 +92,14 @@ TEST(MappedBlocksTest, RefusesWhatIsNotThere) {
   const std::vector<FileBlock> longer = {{path, 2, 9}};
   EXPECT_EQ(MappedBlocks::Open(longer).status().message(),
             "'" + path + "' has 10 bytes; bytes 2 to 11 are needed");
+}
+
+TEST(MappedBlocksTest, FifoIsRefusedWithoutWaitingForAWriter) {
+  const std::string path = testing::TestPath("mapped_blocks_fifo");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const std::vector<FileBlock> blocks = {{path, 0, 1}};
+  EXPECT_EQ(MappedBlocks::Open(blocks).status().message(), "'" + path + "' is not a regular file");
+  std::remove(path.c_str());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "cpp/common/mapped_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdio>
 #include <string>
@@ -34,6 +35,13 @@ TEST(MappedFileTest, MissingFileAndFolderAreErrors) {
   const std::string missing = testing::TestPath("mapped_file_missing");
   EXPECT_EQ(MappedFile::Open(missing).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(MappedFile::Open(::testing::TempDir()).status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(MappedFileTest, FifoIsRefusedWithoutWaitingForAWriter) {
+  const std::string path = testing::TestPath("mapped_file_fifo");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_EQ(MappedFile::Open(path).status().message(), "'" + path + "' is not a regular file");
+  std::remove(path.c_str());
 }
 
 }  // namespace
