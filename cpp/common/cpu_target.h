@@ -30,8 +30,9 @@ std::vector<CpuTarget> SupportedCpuTargets();
 // target or one that the machine or the build lacks.
 const StatusOr<CpuTarget>& SelectedCpuTarget();
 
-// Replaces the selected target for the whole process: for tests that run every target in one
-// process. Call it while no kernel runs. Not ok: this machine or build lacks the target.
+// Replaces the selected target for the module that contains this copy of the core (the Python
+// module and the op library each link their own): for tests that run every target in one process.
+// Call it while no kernel runs. Not ok: this machine or build lacks the target.
 Status ForceCpuTarget(CpuTarget target);
 
 // The selected target as a plain value, for dispatch; the baseline while the selection is an error
