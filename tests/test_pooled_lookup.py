@@ -26,6 +26,18 @@ def random_bags(rng: np.random.Generator, *, num_bags: int = 33) -> Bags:
     return Bags.from_lengths(values, lengths, weights)
 
 
+def test_unaligned_arrays_are_named() -> None:
+    table = np.ones((4, 2), np.float32)
+    ids = np.zeros(3, np.int64)
+    unaligned = np.frombuffer(b"x" + ids.tobytes(), np.int64, offset=1)
+    with pytest.raises(ValueError, match="values is not aligned to its dtype; pass a copy"):
+        ff.pooled_lookup(table, unaligned, np.array([0, 3]))
+    with pytest.raises(ValueError, match="offsets is not aligned"):
+        ff.pooled_lookup(table, ids, unaligned)
+    with pytest.raises(ValueError, match="table is not aligned"):
+        ff.pooled_lookup(np.frombuffer(bytes(33), np.float32, offset=1).reshape(4, 2), ids, [0, 3])
+
+
 @pytest.mark.parametrize("pooling", ["sum", "mean", "sqrtn"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dim", [1, 7, 64, 130])

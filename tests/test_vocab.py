@@ -144,6 +144,16 @@ def test_lookups_from_many_threads_agree() -> None:
         np.testing.assert_array_equal(result, results[0])
 
 
+def test_unaligned_rows_are_named_and_unaligned_keys_are_read() -> None:
+    keys = np.array(["member", "\u00e9t\u00e9", ""])
+    unaligned = np.frombuffer(b"x" + keys.tobytes(), keys.dtype, offset=1)
+    vocabulary = ff.Vocabulary.build(unaligned)
+    np.testing.assert_array_equal(vocabulary.lookup(unaligned), vocabulary.lookup(keys))
+    rows = np.frombuffer(bytes(25), np.int64, offset=1)
+    with pytest.raises(ValueError, match="rows is not aligned to its dtype; pass a copy"):
+        ff.Vocabulary.build(keys, rows=rows)
+
+
 def test_duplicate_keys_are_named() -> None:
     keys: list[str | bytes] = [*member_keys(1000)]
     keys[7] = b"urn:li:member:400"

@@ -25,10 +25,10 @@ Bags MakeBags(const CArray<std::int64_t>& values, const CArray<std::int64_t>& of
               const std::optional<CArray<float>>& weights) {
   RequireRank("values", values, 1);
   RequireRank("offsets", offsets, 1);
-  Bags bags{AsSpan(values), AsSpan(offsets)};
+  Bags bags{AsSpan("values", values), AsSpan("offsets", offsets)};
   if (weights) {
     RequireRank("weights", *weights, 1);
-    bags.weights = AsSpan(*weights);
+    bags.weights = AsSpan("weights", *weights);
   }
   return bags;
 }

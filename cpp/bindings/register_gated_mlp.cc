@@ -31,8 +31,8 @@ struct LayerArrays {
   std::string activation;
 };
 
-Span<const float> OptionalSpan(const std::optional<Matrix>& array) {
-  return array.has_value() ? AsSpan(*array) : Span<const float>();
+Span<const float> OptionalSpan(const char* name, const std::optional<Matrix>& array) {
+  return array.has_value() ? AsSpan(name, *array) : Span<const float>();
 }
 
 GatedLayer AsLayer(const LayerArrays& arrays) {
@@ -42,17 +42,17 @@ GatedLayer AsLayer(const LayerArrays& arrays) {
   layer.out = arrays.weight.shape(1);
   layer.activation = ValueOrThrow(ParseActivation(arrays.activation));
   layer.gate = ValueOrThrow(ParseGate(arrays.gate));
-  layer.weight = AsSpan(arrays.weight);
-  layer.bias = AsSpan(arrays.bias);
+  layer.weight = AsSpan("weight", arrays.weight);
+  layer.bias = AsSpan("bias", arrays.bias);
   if (arrays.gate_down.has_value()) {
     RequireRank("gate_down", *arrays.gate_down, 2);
     layer.gate_rank = arrays.gate_down->shape(1);
     // Rank 0 would read as full rank.
     if (layer.gate_rank == 0) throw py::value_error("gate_down has 0 columns");
   }
-  layer.gate_down = OptionalSpan(arrays.gate_down);
-  layer.gate_weight = OptionalSpan(arrays.gate_weight);
-  layer.gate_bias = OptionalSpan(arrays.gate_bias);
+  layer.gate_down = OptionalSpan("gate_down", arrays.gate_down);
+  layer.gate_weight = OptionalSpan("gate_weight", arrays.gate_weight);
+  layer.gate_bias = OptionalSpan("gate_bias", arrays.gate_bias);
   return layer;
 }
 

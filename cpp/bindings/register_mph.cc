@@ -41,7 +41,7 @@ mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::s
   options.seed = seed;
   if (rows.has_value()) {
     RequireRank("rows", *rows, 1);
-    options.rows = AsSpan(*rows);
+    options.rows = AsSpan("rows", *rows);
   }
   const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
   auto result = [&] {

@@ -34,9 +34,9 @@ struct ModelParts {
     owners.push_back(part);
     return part.cast<const T*>();
   }
-  Span<const float> KeepFloats(const CArray<float>& array) {
+  Span<const float> KeepFloats(const char* name, const CArray<float>& array) {
     owners.push_back(array);
-    return AsSpan(array);
+    return AsSpan(name, array);
   }
 };
 
@@ -80,20 +80,20 @@ std::unique_ptr<NativeScorer> MakeScorer(
   model.hashtag_table = AsTable("hashtag_table", hashtag_table);
   model.leaf_table = AsTable("leaf_table", leaf_table);
   model.num_shared = num_shared;
-  model.mean = parts.KeepFloats(mean);
-  model.inv_std = parts.KeepFloats(inv_std);
+  model.mean = parts.KeepFloats("mean", mean);
+  model.inv_std = parts.KeepFloats("inv_std", inv_std);
   for (const auto& [mlp, objectives] : towers)
     model.towers.push_back({parts.Keep<GatedMlp>(mlp), objectives});
   for (const std::string& group : groups)
     model.groups.push_back(ValueOrThrow(scorer::ParseGroup(group)));
   for (const std::optional<Knots>& knots : calibrators)
-    model.calibrators.push_back(
-        knots.has_value()
-            ? ValueOrThrow(scorer::Calibrator::Create(AsSpan(knots->first), AsSpan(knots->second)))
-            : scorer::Calibrator());
+    model.calibrators.push_back(knots.has_value() ? ValueOrThrow(scorer::Calibrator::Create(
+                                                        AsSpan("calibrators", knots->first),
+                                                        AsSpan("calibrators", knots->second)))
+                                                  : scorer::Calibrator());
   if (random_effects.has_value())
     model.random_effects = {parts.Keep<mph::Vocabulary>(random_effects->first),
-                            parts.KeepFloats(random_effects->second)};
+                            parts.KeepFloats("random_effects", random_effects->second)};
   std::unique_ptr<Scorer> native = ValueOrThrow(Scorer::Create(parts.model));
   return std::make_unique<NativeScorer>(NativeScorer{std::move(parts), std::move(native)});
 }
@@ -123,19 +123,19 @@ py::tuple Score(const NativeScorer& native, const Offsets& candidate_offsets,
                                MakeOptionalKeys(actor, "actor"),
                                MakeOptionalKeys(root_actor, "root_actor"),
                                MakeOptionalKeys(hashtags, "hashtags")};
-  const RequestBatch batch{AsSpan(candidate_offsets),
+  const RequestBatch batch{AsSpan("candidate_offsets", candidate_offsets),
                            keys[0].get(),
                            keys[1].get(),
-                           AsSpan(history_member_offsets),
+                           AsSpan("history_member_offsets", history_member_offsets),
                            keys[2].get(),
-                           AsSpan(history_hashtag_offsets),
-                           AsSpan(shared),
+                           AsSpan("history_hashtag_offsets", history_hashtag_offsets),
+                           AsSpan("shared", shared),
                            keys[3].get(),
                            keys[4].get(),
                            keys[5].get(),
                            keys[6].get(),
-                           AsSpan(hashtag_offsets),
-                           AsSpan(dense)};
+                           AsSpan("hashtag_offsets", hashtag_offsets),
+                           AsSpan("dense", dense)};
   const Model& model = native.scorer->model();
   // Before the arrays are made: their size is the last offset.
   ThrowIfError(scorer::ValidateBatch(batch, model.num_shared, model.num_dense()));

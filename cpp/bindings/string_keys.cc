@@ -148,7 +148,8 @@ std::unique_ptr<mph::KeySource> FromNumpy(const py::array& array, const char* na
     case 'U': {
       const py::object native =
           array.attr("astype")(array.dtype().attr("newbyteorder")("="), py::arg("copy") = false);
-      return std::make_unique<EncodedKeys>(py::array::ensure(native, py::array::c_style), name);
+      constexpr int kReadable = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+      return std::make_unique<EncodedKeys>(py::array::ensure(native, kReadable), name);
     }
     default:
       throw py::type_error(std::string(name) + " is a numpy array of dtype " +
