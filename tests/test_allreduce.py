@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_layout_follows_from_the_shapes_alone() -> None:
     assert _core.FusionArenaFloat32([]).unpack(scale=1.0) == []
 
 
+def test_threads_may_accumulate_into_one_arena_at_once() -> None:
+    arena = _core.FusionArenaFloat32([(100_001,)])
+    arena.start_window()
+    ones = np.ones(100_001, np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: arena.accumulate([ones]), range(40)))
+    assert arena.num_accumulated == 40
+    np.testing.assert_array_equal(arena.unpack(scale=1.0)[0], 40 * ones)
+
+
 def test_wrong_gradients_are_named() -> None:
     arena = _core.FusionArenaFloat32([(2, 3), (4,)])
     with pytest.raises(ValueError, match="1 gradients for an arena of 2"):
@@ -76,6 +87,9 @@ def test_wrong_gradients_are_named() -> None:
         arena.accumulate([np.zeros((2, 3), np.float32), np.zeros((4, 1), np.float32)])
     with pytest.raises(TypeError):  # no silent conversion
         arena.accumulate([np.zeros((2, 3)), np.zeros(4)])  # type: ignore[list-item]
+    unaligned = np.frombuffer(bytes(17), np.float32, offset=1)
+    with pytest.raises(ValueError, match=r"gradients\[1\] is not aligned to its dtype"):
+        arena.accumulate([np.zeros((2, 3), np.float32), unaligned])
     with pytest.raises(ValueError, match="threads must be >= 1; got 0"):
         arena.unpack(scale=1.0, threads=0)
     with pytest.raises(ValueError, match=r"shapes\[0\]\[1\] = -1; a dimension must be >= 0"):

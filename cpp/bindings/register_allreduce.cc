@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +29,8 @@ std::string ShapeText(const Sizes* shape, std::size_t rank) {
   return text + ")";
 }
 
-// An arena with the shapes that its gradients have in Python.
+// An arena with the shapes that its gradients have in Python. Calls from several threads run one
+// after the other; a call waits without the GIL, so that other Python threads go on.
 template <typename T>
 class PyFusionArena {
  public:
@@ -40,8 +42,16 @@ class PyFusionArena {
     for (const auto& slot : arena_.plan().slots()) offsets.push_back(slot.offset);
     return offsets;
   }
-  std::int64_t num_accumulated() const { return arena_.num_accumulated(); }
-  void StartWindow() { arena_.StartWindow(); }
+  std::int64_t num_accumulated() const {
+    const py::gil_scoped_release nogil;
+    const std::lock_guard lock(mutex_);
+    return arena_.num_accumulated();
+  }
+  void StartWindow() {
+    const py::gil_scoped_release nogil;
+    const std::lock_guard lock(mutex_);
+    arena_.StartWindow();
+  }
 
   // A view; `self` keeps the memory alive.
   static py::array_t<T> Fused(const py::object& self) {
@@ -64,9 +74,11 @@ class PyFusionArena {
             "gradients[" + std::to_string(i) + "] has shape " +
             ShapeText(gradient.shape(), static_cast<std::size_t>(gradient.ndim())) + "; slot " +
             std::to_string(i) + " has " + ShapeText(shape.data(), shape.size()));
+      RequireAligned(("gradients[" + std::to_string(i) + "]").c_str(), gradient);
       pointers.push_back(gradient.data());
     }
     const py::gil_scoped_release nogil;
+    const std::lock_guard lock(mutex_);
     arena_.Accumulate({pointers.data(), static_cast<std::int64_t>(pointers.size())}, threads);
   }
 
@@ -79,6 +91,7 @@ class PyFusionArena {
       pointers.push_back(gradients.back().mutable_data());
     }
     const py::gil_scoped_release nogil;
+    const std::lock_guard lock(mutex_);
     arena_.Unpack(scale, {pointers.data(), static_cast<std::int64_t>(pointers.size())}, threads);
     return gradients;
   }
@@ -89,6 +102,7 @@ class PyFusionArena {
   }
 
   Shapes shapes_;
+  mutable std::mutex mutex_;  // of arena_
   FusionArena<T> arena_;
 };
 
