@@ -20,12 +20,14 @@ TEST(AlignedBufferTest, MoveLeavesTheSourceEmpty) {
   AlignedBuffer<int> second(std::move(first));
   EXPECT_EQ(second.size(), 3);
   EXPECT_EQ(second[2], 7);
-  EXPECT_TRUE(first.span().empty());  // NOLINT(bugprone-use-after-move)
+  // NOLINTNEXTLINE(bugprone-use-after-move,clang-analyzer-cplusplus.Move)
+  EXPECT_TRUE(first.span().empty());
   EXPECT_EQ(first.data(), nullptr);
   first = std::move(second);
   EXPECT_EQ(first.size(), 3);
   EXPECT_EQ(first[2], 7);
-  EXPECT_TRUE(second.span().empty());  // NOLINT(bugprone-use-after-move)
+  // NOLINTNEXTLINE(bugprone-use-after-move,clang-analyzer-cplusplus.Move)
+  EXPECT_TRUE(second.span().empty());
 }
 
 }  // namespace

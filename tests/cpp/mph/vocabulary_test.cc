@@ -74,7 +74,7 @@ TEST(VocabularyTest, MoveLeavesTheSourceEmpty) {
   const std::vector<std::int64_t> rows = Lookup(first, keys);
   Vocabulary second(std::move(first));
   const auto expect_empty = [&](const Vocabulary& vocabulary) {
-    EXPECT_EQ(vocabulary.size(), 0);
+    EXPECT_EQ(vocabulary.size(), 0);  // NOLINT(clang-analyzer-cplusplus.Move)
     EXPECT_EQ(vocabulary.num_rows(), 1);
     EXPECT_TRUE(vocabulary.image().empty());
     EXPECT_EQ(Lookup(vocabulary, keys), std::vector<std::int64_t>(100, 0));
