@@ -1,0 +1,45 @@
+"""The Python examples of README.md run as they are printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+from feedfast import ModelStore
+from feedfast.ranker_artifact import publish_ranker
+from synthetic_ranker import synthetic_ranker
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def python_examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+def run_python(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_keras_example_builds_a_model_that_fits(tmp_path: Path) -> None:
+    for_tensorflow, _ = python_examples()
+    fit = (
+        "ids = tf.ragged.constant([[1, 2], [], [5]], dtype=tf.int64)\n"
+        "labels = tf.constant([[0.0], [1.0], [1.0]])\n"
+        "model.fit([ids, tf.zeros((3, 16))], labels, verbose=0)\n"
+        "print(model.count_params())\n"
+    )
+    assert int(run_python(for_tensorflow + fit, tmp_path)) > 6_400_000
+
+
+def test_the_serving_example_scores(tmp_path: Path) -> None:
+    _, for_serving = python_examples()
+    ranker = synthetic_ranker(seed=20_240_601)
+    publish_ranker(ModelStore(tmp_path / "store"), "feed", ranker)
+    assert "[" in run_python(for_serving, tmp_path)
