@@ -1,5 +1,9 @@
 #include "cpp/common/cpu_target.h"
 
+#if defined(FEEDFAST_X86)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -9,12 +13,22 @@ namespace {
 
 constexpr std::string_view kNames[kNumCpuTargets] = {"scalar", "avx2", "avx512", "avx512_bf16"};
 
+#if defined(FEEDFAST_X86)
+// clang 14 does not know "f16c" in __builtin_cpu_supports.
+bool HasF16c() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 bool MachineSupports(CpuTarget target) {
 #if defined(FEEDFAST_X86)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    __builtin_cpu_supports("f16c");
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && HasF16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
@@ -52,7 +66,7 @@ Status RequireSupported(CpuTarget target) {
 StatusOr<CpuTarget> SelectTarget() {
   const char* forced = std::getenv("FEEDFAST_CPU_TARGET");
   if (forced == nullptr || *forced == '\0') return SupportedCpuTargets().back();
-  const StatusOr<CpuTarget> target = ParseCpuTarget(forced);
+  StatusOr<CpuTarget> target = ParseCpuTarget(forced);
   if (!target.ok()) return FailedPrecondition("FEEDFAST_CPU_TARGET: ", target.status().message());
   if (const Status status = RequireSupported(target.value()); !status.ok())
     return FailedPrecondition("FEEDFAST_CPU_TARGET: ", status.message());
