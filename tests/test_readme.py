@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 from feedfast import ModelStore
 from feedfast.ranker_artifact import publish_ranker
 from synthetic_ranker import synthetic_ranker

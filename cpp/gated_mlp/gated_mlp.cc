@@ -25,7 +25,6 @@ constexpr KernelTable<decltype(&scalar::SigmoidInPlace)> kSigmoid =
 
 namespace {
 
-using gated_mlp::DenseArgs;
 using gated_mlp::Epilogue;
 using gated_mlp::kColumnAlign;
 using gated_mlp::kPanelColumns;
