@@ -107,6 +107,18 @@ def test_sizes_are_those_of_the_file(tmp_path: Path) -> None:
     assert ff.Vocabulary.build([]).bits_per_key == 0
 
 
+def test_description_names_every_byte_of_the_image() -> None:
+    vocabulary = ff.Vocabulary.build(member_keys(1000), rows=np.arange(1000) + 5, seed=7)
+    description = vocabulary.describe()
+    assert description["num_keys"] == len(vocabulary)
+    assert description["num_rows"] == vocabulary.num_rows
+    assert (description["hash_seed"], description["row_bits"]) == (7, 10)
+    assert all(slots >= buckets > 0 for slots, buckets in description["levels"])
+    begins = [begin for _, begin, _ in description["sections"]]
+    ends = [begin + size for _, begin, size in description["sections"]]
+    assert all(0 <= b - e < 64 for b, e in zip([*begins[1:], vocabulary.nbytes], ends, strict=True))
+
+
 @pytest.mark.parametrize("verify", ["header", "full"])
 def test_saved_vocabulary_opens_and_outlives_its_file(
     tmp_path: Path, verify: Literal["header", "full"]

@@ -79,6 +79,29 @@ CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object&
   return rows;
 }
 
+py::dict Describe(const mph::Vocabulary& vocabulary) {
+  const mph::ImageShape& shape = vocabulary.shape();
+  const mph::ImageLayout layout(shape);
+  py::list levels;
+  for (const mph::LevelShape& level : shape.level_span())
+    levels.append(py::make_tuple(level.num_slots, level.num_buckets));
+  py::list sections;
+  for (int i = 0; i < mph::kNumSections; ++i)
+    sections.append(py::make_tuple(mph::SectionName(i),
+                                   layout.sections[static_cast<std::size_t>(i)].begin,
+                                   layout.sections[static_cast<std::size_t>(i)].size));
+  py::dict description;
+  description["version"] = mph::kImageVersion;
+  description["num_keys"] = shape.num_keys;
+  description["num_rows"] = shape.num_rows;
+  description["fingerprint_bits"] = shape.fingerprint_bits;
+  description["row_bits"] = shape.row_bits;
+  description["hash_seed"] = shape.hash_seed;
+  description["levels"] = levels;
+  description["sections"] = sections;
+  return description;
+}
+
 py::buffer_info ImageBuffer(const mph::Vocabulary& vocabulary) {
   const Span<const std::uint8_t> image = vocabulary.image();
   return {const_cast<std::uint8_t*>(image.data()), image.size(), /*readonly=*/true};
@@ -98,6 +121,7 @@ void RegisterMph(py::module_& m) {
       .def_property_readonly("num_rows", &mph::Vocabulary::num_rows)
       .def_property_readonly("fingerprint_bits", &mph::Vocabulary::fingerprint_bits)
       .def_property_readonly("bits_per_key", &mph::Vocabulary::bits_per_key)
+      .def("describe", &Describe)
       .def_buffer(&ImageBuffer);
 }
 

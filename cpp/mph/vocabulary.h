@@ -82,6 +82,8 @@ class Vocabulary {
   std::uint64_t hash_seed() const noexcept { return shape_.hash_seed; }
   // Size of the perfect hash function alone (seeds and holes) per key, in bits; 0 without keys.
   double bits_per_key() const noexcept;
+  // The counts in the header of the image.
+  const ImageShape& shape() const noexcept { return shape_; }
   // The file content.
   Span<const std::uint8_t> image() const noexcept { return image_; }
 

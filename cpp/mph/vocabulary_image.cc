@@ -159,6 +159,8 @@ StatusOr<ImageShape> ReadImage(Span<const std::uint8_t> image, Verify verify) {
   return shape;
 }
 
+std::string_view SectionName(int section) noexcept { return kSectionNames[section]; }
+
 void SealImage(const ImageShape& shape, Span<std::uint8_t> image) noexcept {
   const ImageLayout layout(shape);
   Header header = {};

@@ -67,6 +67,9 @@ struct ImageLayout {
 // version, truncated, altered; the message says what and where.
 StatusOr<ImageShape> ReadImage(Span<const std::uint8_t> image, Verify verify);
 
+// The section's name in messages and reports. Requires 0 <= section < kNumSections.
+std::string_view SectionName(int section) noexcept;
+
 // Completes an image whose sections are written: header and checksums. Requires image.size() ==
 // ImageLayout(shape).image_bytes.
 void SealImage(const ImageShape& shape, Span<std::uint8_t> image) noexcept;

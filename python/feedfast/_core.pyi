@@ -23,6 +23,16 @@ def build_info() -> BuildInfo: ...
 def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: ...
 
 # mph: cpp/bindings/register_mph.cc
+class VocabularyDescription(TypedDict):
+    version: int
+    num_keys: int
+    num_rows: int
+    fingerprint_bits: int
+    row_bits: int
+    hash_seed: int
+    levels: list[tuple[int, int]]
+    sections: list[tuple[str, int, int]]
+
 class Vocabulary(Buffer):
     @staticmethod
     def build(
@@ -47,6 +57,7 @@ class Vocabulary(Buffer):
     def fingerprint_bits(self) -> int: ...
     @property
     def bits_per_key(self) -> float: ...
+    def describe(self) -> VocabularyDescription: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc

@@ -6,13 +6,16 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feedfast import _core
 from feedfast.store import files
+
+if TYPE_CHECKING:
+    from feedfast._core import VocabularyDescription
 
 
 class ArrowArray(Protocol):
@@ -164,6 +167,15 @@ class Vocabulary:
     def bits_per_key(self) -> float:
         """Size of the hash function alone in bits per key; 0 without keys."""
         return self._native.bits_per_key
+
+    def describe(self) -> VocabularyDescription:
+        """What the header of the image says, as JSON-ready keys.
+
+        `levels` are (slots, buckets) of the hash function; `sections` are (name, first byte, bytes)
+        in file order, without the padding between them; `row_bits` is 0 where rows follow from the
+        hash.
+        """
+        return self._native.describe()
 
     def __reduce__(self) -> tuple[Callable[[bytes], Vocabulary], tuple[bytes]]:
         return _from_bytes, (bytes(self._native),)
