@@ -1,11 +1,13 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <utility>
 
+#include "cpp/mph/oov_rows.h"
+#include "cpp/mph/stateless_hash.h"
 #include "cpp/mph/vocabulary.h"
 #include "cpp/tf_ops/status_to_tf.h"
+#include "cpp/tf_ops/tensor_keys.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -17,6 +19,7 @@ namespace feedfast::tf_ops {
 namespace {
 
 using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::ResourceHandle;
 using tensorflow::Tensor;
@@ -50,10 +53,11 @@ REGISTER_OP("FeedfastVocabularyRelease")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 
-// rows[i] = row of keys[i], 0 for unknown keys, as Vocabulary::Lookup.
+// rows[i] = row of keys[i], as LookupWithOov: rows 0..num_oov-1 are for unknown keys.
 REGISTER_OP("FeedfastVocabularyLookup")
     .Input("vocabulary: resource")
     .Input("keys: string")  // any shape
+    .Attr("num_oov: int >= 1 = 1")
     .Output("rows: int64")  // the shape of keys
     .SetShapeFn([](InferenceContext* c) {
       c->set_output(0, c->input(1));
@@ -126,26 +130,12 @@ class VocabularyReleaseOp : public OpKernel {
   }
 };
 
-// The strings of a tensor: short ones lie inside their 24-byte element, long ones on the heap.
-class TensorKeys final : public mph::KeySource {
- public:
-  explicit TensorKeys(const Tensor& keys)
-      : keys_(keys.flat<tstring>().data()), size_(keys.NumElements()) {}
-
-  std::int64_t size() const noexcept override { return size_; }
-  void Views(std::int64_t begin, Span<std::string_view> views) const noexcept override {
-    for (std::int64_t i = 0; i < views.size(); ++i)
-      views[i] = {keys_[begin + i].data(), keys_[begin + i].size()};
-  }
-
- private:
-  const tstring* keys_;
-  std::int64_t size_;
-};
-
 class VocabularyLookupOp : public OpKernel {
  public:
-  using OpKernel::OpKernel;
+  explicit VocabularyLookupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("num_oov", &num_oov_));
+    OP_REQUIRES_OK(ctx, ToTensorFlow(mph::ValidateHashedRows(num_oov_)));
+  }
 
   void Compute(OpKernelContext* ctx) override {
     RefCountPtr<VocabularyResource> resource;
@@ -159,9 +149,13 @@ class VocabularyLookupOp : public OpKernel {
     constexpr std::int64_t kCyclesPerKey = 100;
     ctx->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
         source.size(), kCyclesPerKey, [&](std::int64_t begin, std::int64_t end) {
-          resource->vocabulary().Lookup(source, begin, {out + begin, end - begin});
+          mph::LookupWithOov(resource->vocabulary(), source, begin, num_oov_,
+                             {out + begin, end - begin});
         });
   }
+
+ private:
+  std::int64_t num_oov_ = 1;
 };
 
 class VocabularySizeOp : public OpKernel {
