@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a trained ranker beside its baseline",
     "export": "write a trained ranker into a model store",
     "score": "score the requests of an impression log with an exported ranker",
+    "vocab": "build, look up, inspect and convert vocabularies",
     "inspect": "sizes of the sections of the models in a store",
     "bench": "run the repository's benchmarks with their peers",
 }

@@ -18,6 +18,7 @@ from feedfast.data.adapters.movielens import load_movielens
 from feedfast.data.adapters.openbandit import CtrRow, ctr_report, load_openbandit
 from feedfast.data.dataset import ANY_ENGAGEMENT, Dataset
 from feedfast.data.history import History, derive_history
+from feedfast.data.key_columns import DistinctKeys, distinct_keys, read_keys
 from feedfast.data.keys import KeyBags
 from feedfast.data.loading import load, load_engagement, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
@@ -33,6 +34,7 @@ __all__ = [
     "BadRows",
     "CtrRow",
     "Dataset",
+    "DistinctKeys",
     "History",
     "ImpressionLog",
     "KeyBags",
@@ -45,11 +47,13 @@ __all__ = [
     "concat_logs",
     "ctr_report",
     "derive_history",
+    "distinct_keys",
     "load",
     "load_engagement",
     "load_log",
     "load_movielens",
     "load_openbandit",
+    "read_keys",
     "request_of_rows",
     "requests_of_log",
     "row_requests",

@@ -98,9 +98,10 @@ def _is_text(data_type: pa.DataType) -> bool:
     return any(is_kind(data_type) for is_kind in kinds)
 
 
-def _is_key(data_type: pa.DataType) -> bool:
+def is_key(data_type: pa.DataType) -> bool:
+    """Whether a column of this type holds keys: strings or binaries, plain or in a dictionary."""
     if types.is_dictionary(data_type):
-        return _is_key(data_type.value_type)
+        return is_key(data_type.value_type)
     binary = (
         types.is_binary,
         types.is_large_binary,
@@ -110,7 +111,8 @@ def _is_key(data_type: pa.DataType) -> bool:
     return _is_text(data_type) or any(is_kind(data_type) for is_kind in binary)
 
 
-def _is_key_list(data_type: pa.DataType) -> bool:
+def is_key_list(data_type: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of keys."""
     kinds = (
         types.is_list,
         types.is_large_list,
@@ -119,7 +121,7 @@ def _is_key_list(data_type: pa.DataType) -> bool:
         types.is_large_list_view,
     )
     return any(is_kind(data_type) for is_kind in kinds) and (
-        _is_key(data_type.value_type) or types.is_null(data_type.value_type)
+        is_key(data_type.value_type) or types.is_null(data_type.value_type)
     )
 
 
@@ -138,13 +140,13 @@ def _is_propensity(data_type: pa.DataType) -> bool:
 
 _KEY = "string or binary"
 _FIXED_COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-    "request_id": (_KEY, _is_key),
+    "request_id": (_KEY, is_key),
     "timestamp": ("timestamp", types.is_timestamp),
-    "viewer": (_KEY, _is_key),
-    "item": (_KEY, _is_key),
-    "actor": (_KEY, _is_key),
-    "root_actor": (_KEY, _is_key),
-    "hashtags": ("a list of string or binary", _is_key_list),
+    "viewer": (_KEY, is_key),
+    "item": (_KEY, is_key),
+    "actor": (_KEY, is_key),
+    "root_actor": (_KEY, is_key),
+    "hashtags": ("a list of string or binary", is_key_list),
     "position": ("an integer", types.is_integer),
     "policy": ("string", _is_policy),
     "propensity": ("floating point", _is_propensity),
