@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::ThrowIfError(feedfast::SelectedCpuTarget().status());
   feedfast::bindings::RegisterEmbeddingKernels(m);
   feedfast::bindings::RegisterMph(m);
+  feedfast::bindings::RegisterPackedKeys(m);
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);

@@ -8,6 +8,7 @@ namespace feedfast::bindings {
 // One function per core folder; each adds its part of feedfast._core.
 void RegisterEmbeddingKernels(pybind11::module_& m);
 void RegisterMph(pybind11::module_& m);
+void RegisterPackedKeys(pybind11::module_& m);
 void RegisterRuntime(pybind11::module_& m);
 void RegisterStore(pybind11::module_& m);
 void RegisterGatedMlp(pybind11::module_& m);

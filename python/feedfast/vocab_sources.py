@@ -1,0 +1,62 @@
+"""Keys of a vocabulary from text files, one key per line, without a Python object per key."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+
+from feedfast import _core
+
+__all__ = ["iter_lines", "read_lines"]
+
+
+def read_lines(path: str | os.PathLike[str]) -> _core.PackedKeys:
+    r"""The lines of a file as keys for `Vocabulary.build`, in the order of the file.
+
+    A line ends with `\n` or `\r\n`, the last one also with the file; an empty line is the empty
+    key. These are the lines that Keras' StringLookup reads from a vocabulary file. Bytes are taken
+    as they are, whatever their encoding.
+
+    Returns:
+        [n] keys with the Arrow interface: the bytes of the lines and 8 bytes per key.
+
+    Raises:
+        OSError: The file does not exist or cannot be read.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:  # a pipe too; neither can be mapped
+            return _core.split_lines(file.read(), is_last=True)[0]
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return _core.split_lines(text, is_last=True)[0]
+
+
+def iter_lines(
+    path: str | os.PathLike[str], *, batch_bytes: int = 64 << 20
+) -> Iterator[_core.PackedKeys]:
+    """`read_lines` in batches, for files larger than memory.
+
+    Args:
+        path: The file.
+        batch_bytes: About the size of a batch; one line is never split.
+
+    Yields:
+        Batches of at least one key, in the order of the file.
+
+    Raises:
+        OSError: As `read_lines`.
+        ValueError: `batch_bytes` is below 1.
+    """
+    if batch_bytes < 1:
+        raise ValueError(f"batch_bytes must be at least 1; got {batch_bytes}")
+    with open(path, "rb") as file:
+        rest = b""
+        while True:
+            block = file.read(batch_bytes)
+            text = rest + block
+            keys, consumed = _core.split_lines(text, is_last=not block)
+            rest = text[consumed:]
+            if len(keys) > 0:
+                yield keys
+            if not block:
+                return
