@@ -10,6 +10,7 @@ DATA ?= simulated
 OUT ?= demo/$(DATA)
 ARGS ?=
 PRESET ?= release
+SECONDS ?= 60
 
 SYSTEM_PACKAGES := g++ cmake ninja-build libxxhash-dev nlohmann-json3-dev libgtest-dev libbenchmark-dev
 # Debian's own Python comes without venv and headers.
@@ -20,7 +21,7 @@ NATIVE_SOURCES := $(shell find cpp cmake -type f) CMakeLists.txt pyproject.toml
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpp test-python bench lint format check-full wheel clean
+.PHONY: help setup demo test test-cpp test-python bench fuzz lint format check-full wheel clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,9 @@ test-python: setup
 bench: setup ## Latency benchmarks through pytest-benchmark, then every workload with its peers
 	$(BIN)/python -m pytest benchmarks/latency --benchmark-only $(ARGS)
 	$(BIN)/feedfast bench all
+
+fuzz: $(VENV)/.system ## Fuzz every reader of files for SECONDS=60 each; needs clang
+	scripts/fuzz.sh $(SECONDS)
 
 lint: $(VENV)/.deps ## Formats, types, spelling; changes nothing
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ function(feedfast_configure_library target)
     target_compile_options(${target} PUBLIC -fsanitize=${FEEDFAST_SANITIZER}
                                             -fno-omit-frame-pointer -g1)
     target_link_options(${target} PUBLIC -fsanitize=${FEEDFAST_SANITIZER})
-    if(FEEDFAST_SANITIZER STREQUAL "undefined")
+    if(FEEDFAST_SANITIZER MATCHES "undefined")
       target_compile_options(${target} PUBLIC -fno-sanitize-recover=all)
     endif()
   endif()

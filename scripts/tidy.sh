@@ -8,11 +8,11 @@ cmake --preset dev >/dev/null
 base=${TIDY_BASE:-HEAD~10}
 if [ "${1:-}" = --all ] || ! git rev-parse -q --verify "$base" >/dev/null ||
   ! git diff --quiet "$base" -- .clang-tidy; then
-  files=$(git ls-files 'cpp/*.cc' 'tests/cpp/*.cc')
+  files=$(git ls-files 'cpp/*.cc' 'fuzz/*.cc' 'tests/cpp/*.cc')
 else
-  files=$(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.cc' 'tests/cpp/*.cc')
-  for header in $(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.h' 'tests/cpp/*.h'); do
-    files+=$'\n'$(git grep -l "#include \"$header\"" -- 'cpp/*.cc' 'tests/cpp/*.cc' || true)
+  files=$(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.cc' 'fuzz/*.cc' 'tests/cpp/*.cc')
+  for header in $(git diff --name-only --diff-filter=AM "$base" -- 'cpp/*.h' 'fuzz/*.h' 'tests/cpp/*.h'); do
+    files+=$'\n'$(git grep -l "#include \"$header\"" -- 'cpp/*.cc' 'fuzz/*.cc' 'tests/cpp/*.cc' || true)
   done
   files=$(sort -u <<<"$files")
 fi
