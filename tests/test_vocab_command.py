@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import feedfast as ff
-from feedfast.cli import key_input, main
+from feedfast.cli import main
 
 MEMBERS = [f"urn:li:member:{i}" for i in range(500)]
 
@@ -95,26 +95,6 @@ def test_tables_for_people_name_the_figures(
     assert "sections not read (--verify full)" in shown
 
 
-def test_lines_end_with_or_without_carriage_return_and_last_newline(tmp_path: Path) -> None:
-    path = tmp_path / "keys.txt"
-    path.write_bytes(b"a\r\nb\nc\rd\r\n\ne")
-    lines = [line for batch in key_input.text_lines(str(path)) for line in batch]
-    assert lines == [b"a", b"b", b"c\rd", b"", b"e"]
-
-
-def test_lines_are_put_together_across_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(key_input, "_BLOCK_BYTES", 3)
-    monkeypatch.setattr(key_input, "_LONGEST_LINE_BYTES", 20)
-    path = text_file(tmp_path, [b"longer than a block", b"", b"a", b"bc"], b"\r\n")
-    lines = [line for batch in key_input.text_lines(str(path)) for line in batch]
-    assert lines == [b"longer than a block", b"", b"a", b"bc"]
-    path.write_bytes(b"first\n" + b"x" * 30)
-    with pytest.raises(ValueError, match="line 2 is longer than 20 bytes"):
-        list(key_input.text_lines(str(path)))
-
-
 def test_standard_input_is_built_and_looked_up(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "feedfast.cli", "vocab"]
     out = tmp_path / "v.ffv"
@@ -124,7 +104,7 @@ def test_standard_input_is_built_and_looked_up(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "lookup", out], input=lines + b"c", capture_output=True, check=True
     )
-    assert done.stdout == b"%d\ta\n%d\tb\xff\n%d\tc\n" % tuple(rows)
+    assert done.stdout == b"%d\n%d\n%d\n" % tuple(rows)
     assert done.stderr.endswith(b"3 keys, 1 unknown (33.33%)\n")
 
 

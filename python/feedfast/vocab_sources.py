@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from typing import IO
 
 from feedfast import _core
 
@@ -32,13 +33,14 @@ def read_lines(path: str | os.PathLike[str]) -> _core.PackedKeys:
 
 
 def iter_lines(
-    path: str | os.PathLike[str], *, batch_bytes: int = 64 << 20
+    source: str | os.PathLike[str] | IO[bytes], *, batch_bytes: int = 64 << 20
 ) -> Iterator[_core.PackedKeys]:
-    """`read_lines` in batches, for files larger than memory.
+    """`read_lines` in batches, for files larger than memory and for pipes.
 
     Args:
-        path: The file.
-        batch_bytes: About the size of a batch; one line is never split.
+        source: A path, or an open binary file such as `sys.stdin.buffer`, of which the lines are
+            handed on as they arrive.
+        batch_bytes: About the largest size of a batch; one line is never split.
 
     Yields:
         Batches of at least one key, in the order of the file.
@@ -49,14 +51,23 @@ def iter_lines(
     """
     if batch_bytes < 1:
         raise ValueError(f"batch_bytes must be at least 1; got {batch_bytes}")
-    with open(path, "rb") as file:
-        rest = b""
-        while True:
-            block = file.read(batch_bytes)
-            text = rest + block
-            keys, consumed = _core.split_lines(text, is_last=not block)
-            rest = text[consumed:]
-            if len(keys) > 0:
-                yield keys
-            if not block:
-                return
+    if not isinstance(source, (str, os.PathLike)):
+        yield from _batches(source, batch_bytes)
+        return
+    with open(source, "rb") as file:
+        yield from _batches(file, batch_bytes)
+
+
+def _batches(file: IO[bytes], batch_bytes: int) -> Iterator[_core.PackedKeys]:
+    # read1 takes what a pipe has; read would wait for a whole batch.
+    read = getattr(file, "read1", file.read)
+    rest = b""
+    while True:
+        block = read(batch_bytes)
+        text = rest + block
+        keys, consumed = _core.split_lines(text, is_last=not block)
+        rest = text[consumed:]
+        if len(keys) > 0:
+            yield keys
+        if not block:
+            return

@@ -1,8 +1,4 @@
-"""The keys that the commands of `feedfast vocab` read: text lines, standard input, Parquet columns.
-
-Text needs no package beside the base install; a line is a key, whatever its bytes. Lines end with
-`\\n` or `\\r\\n`, and an empty line is the empty key.
-"""
+"""The keys that `feedfast vocab` reads: text lines, standard input, Parquet columns."""
 
 from __future__ import annotations
 
@@ -10,18 +6,17 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from feedfast.cli.console import Progress
+from feedfast.vocab_sources import iter_lines
 
 STDIN = "-"
-_BLOCK_BYTES = 1 << 22
-_LONGEST_LINE_BYTES = 1 << 20
 _PARQUET_MAGIC = b"PAR1"
 _VOCABULARY_MAGIC = b"FFVOCAB\0"
 
 KeyBatch: TypeAlias = Any
-"""A list of bytes, or a pyarrow array of strings or binaries."""
+"""Keys of `feedfast.vocab_sources`, or a pyarrow array of strings or binaries."""
 
 
 def is_parquet(source: str) -> bool:
@@ -43,45 +38,6 @@ def is_parquet(source: str) -> bool:
     if magic == _VOCABULARY_MAGIC:
         raise ValueError(f"{source} is a vocabulary, which does not hold its keys")
     return magic.startswith(_PARQUET_MAGIC) or path.suffix == ".parquet"
-
-
-def text_lines(source: str) -> Iterator[list[bytes]]:
-    """The lines of a text file, or of standard input for "-", as they arrive.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A line is longer than 1 MiB.
-    """
-    if source == STDIN:
-        yield from _lines(source, sys.stdin.buffer)
-        return
-    with Path(source).open("rb") as file:
-        yield from _lines(source, file)
-
-
-def _lines(source: str, file: IO[bytes]) -> Iterator[list[bytes]]:
-    # Whatever a pipe has, not a whole block: a reader at the other end may wait for the rows.
-    read = getattr(file, "read1", file.read)
-    rest = b""
-    num_lines = 0
-    while block := read(_BLOCK_BYTES):
-        data = rest + block
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        if len(rest) > _LONGEST_LINE_BYTES:  # not text: do not gather all of it
-            raise ValueError(
-                f"{source}: line {num_lines + len(lines) + 1} is longer than "
-                f"{_LONGEST_LINE_BYTES} bytes"
-            )
-        num_lines += len(lines)
-        if lines:
-            yield _without_carriage_returns(lines) if b"\r" in data else lines
-    if rest:
-        yield _without_carriage_returns([rest])
-
-
-def _without_carriage_returns(lines: list[bytes]) -> list[bytes]:
-    return [line[:-1] if line.endswith(b"\r") else line for line in lines]
 
 
 def read_batches(
@@ -107,7 +63,7 @@ def read_batches(
         elif columns:
             raise ValueError(f"--column {columns[0]} goes with Parquet; {source} is text")
         else:
-            yield from text_lines(source)
+            yield from iter_lines(sys.stdin.buffer if source == STDIN else source)
 
 
 def show_rate(batches: Iterable[KeyBatch], progress: Progress) -> Iterator[KeyBatch]:

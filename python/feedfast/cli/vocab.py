@@ -20,6 +20,7 @@ from feedfast.cli import key_input
 from feedfast.cli.console import Console, format_bytes
 from feedfast.store import files
 from feedfast.vocab import Vocabulary
+from feedfast.vocab_sources import read_lines
 
 FINGERPRINT_BITS = (0, 8, 16, 32)
 PRESETS = ("compact", "fast")
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, help_text, add in (
         ("build", "build a vocabulary from keys", _add_build),
-        ("lookup", "print or write the rows of keys", _add_lookup),
+        ("lookup", "rows of keys: printed one per line, or written beside the keys", _add_lookup),
         ("inspect", "sections, counts and checksums of a vocabulary", _add_inspect),
         ("convert", "a vocabulary from an ordered list of keys, keeping their ids", _add_convert),
     ):
@@ -218,20 +219,19 @@ def _write_vocabulary(
 
 
 def _gather(batches: Iterable[key_input.KeyBatch]) -> Any:
-    """All keys in one container that `Vocabulary.build` takes without copying it again."""
+    """All keys in one container for `Vocabulary.build`."""
     gathered = list(batches)
-    if all(isinstance(batch, list) for batch in gathered):
-        return list(itertools.chain.from_iterable(gathered))
+    if len(gathered) == 1:
+        return gathered[0]
     import pyarrow as pa
 
-    return pa.chunked_array(
-        [
-            pa.array(batch, type=pa.large_binary())
-            if isinstance(batch, list)
-            else batch.cast(pa.large_binary())
-            for batch in gathered
-        ]
-    )
+    return pa.chunked_array([_binary(batch) for batch in gathered], type=pa.large_binary())
+
+
+def _binary(batch: key_input.KeyBatch) -> Any:
+    import pyarrow as pa
+
+    return pa.array(batch).cast(pa.large_binary())
 
 
 def _keys_with_rows(args: argparse.Namespace) -> tuple[Any, NDArray[np.int64]]:
@@ -274,16 +274,9 @@ def _lookup(args: argparse.Namespace, console: Console) -> None:
         num_keys += len(found_rows)
         num_unknown += int(np.count_nonzero(found_rows == 0))
         if not args.json:
-            _print_rows(batch, found_rows)
+            sys.stdout.write("".join(f"{row}\n" for row in found_rows.tolist()))
+            sys.stdout.flush()
     _report_lookup(console, num_keys, num_unknown, {}, to_stderr=True)
-
-
-def _print_rows(batch: key_input.KeyBatch, rows: NDArray[np.int64]) -> None:
-    """`row<TAB>key` per line; the bytes of a key as they came."""
-    keys = batch if isinstance(batch, list) else batch.cast("large_binary").to_pylist()
-    lines = [b"%d\t%s\n" % pair for pair in zip(rows.tolist(), keys, strict=True)]
-    sys.stdout.buffer.write(b"".join(lines))
-    sys.stdout.buffer.flush()
 
 
 def _report_lookup(
@@ -312,8 +305,8 @@ def _lookup_to_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first: key_input.KeyBatch = next(batches, [])
-    key_type = pa.large_binary() if isinstance(first, list) else first.type
+    first: pa.Array = pa.array(next(batches, pa.array([], type=pa.large_binary())))
+    key_type = first.type
     schema = pa.schema([("key", key_type), ("row", pa.int64())])
     num_keys = num_unknown = 0
     with (
@@ -323,11 +316,11 @@ def _lookup_to_parquet(
         ) as writer,
     ):
         for batch in itertools.chain([first], batches):
-            keys = pa.array(batch, type=key_type) if isinstance(batch, list) else batch
+            keys = pa.array(batch).cast(key_type)
             rows = vocabulary.lookup(keys)
             num_keys += len(rows)
             num_unknown += int(np.count_nonzero(rows == 0))
-            writer.write_table(pa.table({"key": keys.cast(key_type), "row": rows}, schema=schema))
+            writer.write_table(pa.table({"key": keys, "row": rows}, schema=schema))
     _report_lookup(console, num_keys, num_unknown, {"output": str(args.output)})
 
 
@@ -376,8 +369,8 @@ def _convert(args: argparse.Namespace, console: Console) -> None:
         raise ValueError(f"--first-row {args.first_row} is below 1; row 0 is for unknown keys")
     if key_input.is_parquet(args.input):
         raise ValueError(f"{args.input} is Parquet; use vocab build with --rows")
-    keys = _gather(key_input.text_lines(args.input))
-    if not keys:
+    keys = read_lines(args.input)
+    if len(keys) == 0:
         raise ValueError(f"{args.input}: no keys")
     rows = np.arange(args.first_row, args.first_row + len(keys), dtype=np.int64)
     console.result(_write_vocabulary(args, console, keys, rows))

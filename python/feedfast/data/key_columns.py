@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feedfast.data.keys import to_numpy
 from feedfast.data.log import parquet_files
 from feedfast.data.schema import is_key, is_key_list
+from feedfast.vocab import ArrowArray
 
 _BATCH_ROWS = 65_536
 
@@ -155,25 +156,22 @@ class DistinctKeys(NamedTuple):
     num_read: int
 
 
-def distinct_keys(batches: Iterable[pa.Array | Sequence[bytes]]) -> DistinctKeys:
+def distinct_keys(batches: Iterable[ArrowArray]) -> DistinctKeys:
     """Drops repeated keys.
 
     Holds the distinct keys, and while it merges twice their bytes and a hash table of them; the
     stream itself may be of any length.
 
     Args:
-        batches: Arrow strings or binaries, or lists of bytes.
+        batches: Arrow strings or binaries, or what has their interface.
     """
     merged: pa.Array = pa.array([], type=pa.large_binary())
     pending: list[pa.Array] = []
     num_pending = num_read = 0
     for batch in batches:
-        num_read += len(batch)
-        one = (
-            pa.array(batch, type=pa.large_binary())
-            if not isinstance(batch, pa.Array)
-            else batch.cast(pa.large_binary())
-        ).unique()
+        keys = pa.array(batch).cast(pa.large_binary())
+        num_read += len(keys)
+        one = keys.unique()
         pending.append(one)
         num_pending += len(one)
         # A merge costs as much as there is, so it waits until there is as much again.
