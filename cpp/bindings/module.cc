@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterEmbeddingKernels(m);
   feedfast::bindings::RegisterMph(m);
   feedfast::bindings::RegisterPackedKeys(m);
+  feedfast::bindings::RegisterStatelessHash(m);
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);

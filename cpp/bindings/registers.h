@@ -9,6 +9,7 @@ namespace feedfast::bindings {
 void RegisterEmbeddingKernels(pybind11::module_& m);
 void RegisterMph(pybind11::module_& m);
 void RegisterPackedKeys(pybind11::module_& m);
+void RegisterStatelessHash(pybind11::module_& m);
 void RegisterRuntime(pybind11::module_& m);
 void RegisterStore(pybind11::module_& m);
 void RegisterGatedMlp(pybind11::module_& m);

@@ -23,9 +23,9 @@ struct Lines {
 };
 
 // The lines of `text`, one key each: up to '\n', without it and without one '\r' before it, as in
-// tf.lookup.TextFileInitializer. An empty line is the empty key. What follows the last '\n' is
-// consumed only when the text `is_last`, and is then a line unless it is empty. Throws
-// std::bad_alloc.
+// tf.lookup.TextFileInitializer, which refuses empty lines; here such a line is the empty key. What
+// follows the last '\n' is consumed only when the text `is_last`, and is then a line unless it is
+// empty. Throws std::bad_alloc.
 Lines SplitLines(std::string_view text, bool is_last);
 
 }  // namespace feedfast::mph

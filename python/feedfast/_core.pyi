@@ -71,6 +71,12 @@ class PackedKeys:
 
 def split_lines(text: Buffer, *, is_last: bool) -> tuple[PackedKeys, int]: ...
 
+# mph: cpp/bindings/register_stateless_hash.cc
+def hash_rows(keys: object, *, seeds: NDArray[np.uint64], num_rows: int) -> NDArray[np.int64]: ...
+def quotient_remainder_rows(
+    keys: object, *, seed: int, num_quotients: int, num_remainders: int
+) -> NDArray[np.int64]: ...
+
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
 def pooled_lookup_float32(
     table: NDArray[np.float32],

@@ -15,9 +15,9 @@ __all__ = ["iter_lines", "read_lines"]
 def read_lines(path: str | os.PathLike[str]) -> _core.PackedKeys:
     r"""The lines of a file as keys for `Vocabulary.build`, in the order of the file.
 
-    A line ends with `\n` or `\r\n`, the last one also with the file; an empty line is the empty
-    key. These are the lines that Keras' StringLookup reads from a vocabulary file. Bytes are taken
-    as they are, whatever their encoding.
+    A line ends with `\n` or `\r\n`, the last one also with the file. These are the keys that Keras'
+    StringLookup reads from a vocabulary file, but for empty lines: it refuses them, here they are
+    the empty key. Bytes are taken as they are, whatever their encoding.
 
     Returns:
         [n] keys with the Arrow interface: the bytes of the lines and 8 bytes per key.
