@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import feedfast as ff
+from feedfast.hashing import hash_rows
 from feedfast.tf.vocabulary import VocabularyTable
 
 # Inline (up to 22 bytes) and heap strings, and bytes that are not UTF-8.
@@ -87,6 +88,135 @@ def test_works_in_a_dataset(table: VocabularyTable) -> None:
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(1, 1001))
 
 
+def test_works_in_interleaved_files(table: VocabularyTable, tmp_path: Path) -> None:
+    files = []
+    for part in range(4):
+        files.append(str(tmp_path / f"part{part}"))
+        Path(files[-1]).write_text("".join(f"m{i}\n" for i in range(100 * part, 100 * part + 100)))
+    rows = tf.data.Dataset.from_tensor_slices(files).interleave(
+        lambda file: tf.data.TextLineDataset(file).batch(32).map(table.lookup),
+        cycle_length=2,
+        num_parallel_calls=2,
+    )
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate(list(rows.as_numpy_iterator()))), np.arange(1, 401)
+    )
+
+
+def test_has_the_surface_of_a_static_hash_table(path: Path) -> None:
+    table = VocabularyTable(path, name="members")
+    peer = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(["m0"], tf.constant([1], tf.int64)), 0
+    )
+    for attribute in ("key_dtype", "value_dtype", "default_value"):
+        assert getattr(table, attribute) == getattr(peer, attribute)
+    assert table.resource_handle.dtype == peer.resource_handle.dtype
+    assert table.name == "members"
+    np.testing.assert_array_equal(table[tf.constant(["m0", "no"])], peer[tf.constant(["m0", "no"])])
+    assert table.lookup("m0", name="found") == peer.lookup(tf.constant("m0"), name="found")
+    assert table.size(name="count") == len(KEYS)
+    with pytest.raises(NotImplementedError, match="cannot list them"):
+        table.export()
+
+
+@pytest.mark.parametrize("num_oov", [1, 2, 50])
+def test_unknown_keys_share_the_first_rows(path: Path, num_oov: int) -> None:
+    table = VocabularyTable(path, num_oov_indices=num_oov)
+    unknown = [f"never:{i}" for i in range(20_000)]  # enough for several threads
+    np.testing.assert_array_equal(table.lookup(unknown), hash_rows(unknown, num_oov))
+    np.testing.assert_array_equal(
+        table.lookup(tf.constant(KEYS)), np.arange(num_oov, num_oov + len(KEYS))
+    )
+    assert table.num_rows == num_oov + len(KEYS)
+    assert table.default_value == 0
+
+
+def test_a_vocabulary_in_memory_becomes_a_file_for_as_long_as_the_table(tmp_path: Path) -> None:
+    table = VocabularyTable(ff.Vocabulary.build(KEYS, fingerprint_bits=32))
+    np.testing.assert_array_equal(np.sort(table.lookup(tf.constant(KEYS))), np.arange(1, 1003))
+    tf.saved_model.save(Model(table), str(tmp_path / "model"))
+    file = Path(table._asset.asset_path.numpy().decode())
+    assert file.exists()
+    del table
+    gc.collect()
+    assert not file.parent.exists()
+    loaded: Any = tf.saved_model.load(str(tmp_path / "model"))
+    assert loaded(tf.constant(["m4"])) > 0
+
+
+def test_a_checkpoint_holds_nothing_of_a_table(table: VocabularyTable, tmp_path: Path) -> None:
+    weight = tf.Variable(3.0)
+    saved = tf.train.Checkpoint(table=table, weight=weight).save(str(tmp_path / "checkpoint"))
+    assert not [name for name, _ in tf.train.list_variables(saved) if "table" in name]
+    weight.assign(5.0)
+    tf.train.Checkpoint(table=table, weight=weight).restore(saved).assert_consumed()
+    assert weight == 3.0
+    assert table.lookup("m4") == 5
+
+
+def test_a_loaded_model_may_be_saved_again(table: VocabularyTable, tmp_path: Path) -> None:
+    tf.saved_model.save(Model(table), str(tmp_path / "one"))
+    tf.saved_model.save(tf.saved_model.load(str(tmp_path / "one")), str(tmp_path / "two"))
+    loaded: Any = tf.saved_model.load(str(tmp_path / "two"))
+    assert loaded(tf.constant(["m4"])) == 5
+
+
+DISTRIBUTED = """
+import sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import feedfast.tf as fft
+import keras
+import numpy as np
+import tensorflow as tf
+
+path, folder = sys.argv[1:]
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+outside = fft.VocabularyTable(path)
+with strategy.scope():
+    inside = fft.VocabularyTable(path)
+keys = tf.data.Dataset.from_tensor_slices([f"m{i}" for i in range(8)]).batch(4)
+for table in (outside, inside):
+    lookup = tf.function(lambda keys: strategy.run(table.lookup, args=(keys,)))
+    for batches in (keys, keys.map(table.lookup)):
+        rows = []
+        for batch in strategy.experimental_distribute_dataset(batches):
+            batch = lookup(batch) if batches is keys else batch
+            rows += [row for part in strategy.experimental_local_results(batch) for row in part]
+        assert np.array_equal(rows, range(1, 9)), rows
+
+with strategy.scope():
+    strings = keras.Input((), dtype="string")
+    layer = fft.layers.StringLookup(vocabulary=path)
+    embedding = keras.layers.Embedding(layer.vocabulary_size(), 2)
+    rows = keras.Input((), dtype="int64")
+    ranker = keras.Model(rows, keras.layers.Dense(1)(embedding(rows)))
+    ranker.compile("sgd", "mse")
+    model = keras.Model(strings, ranker(layer(strings)))
+# Under a strategy of several replicas Keras cannot fit on strings, with its own layer neither.
+ranker.fit(keys.map(lambda k: (layer(k), tf.zeros((tf.size(k), 1)))), shuffle=False, verbose=0)
+asked = tf.constant(["m4", "no"])
+want = model(asked)
+with strategy.scope():
+    model.save(folder + "/model.keras")
+    model.export(folder + "/exported", verbose=False)
+    saved = keras.models.load_model(folder + "/model.keras")
+    exported = tf.saved_model.load(folder + "/exported")
+for loaded in (saved, exported.serve):
+    got = strategy.run(tf.function(loaded), args=(asked,))
+    for replica in strategy.experimental_local_results(got):
+        np.testing.assert_allclose(replica, want, rtol=1e-6)
+"""
+
+
+def test_works_and_is_saved_under_a_distribution_strategy(path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DISTRIBUTED, str(path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_may_be_made_inside_a_function(path: Path) -> None:
     made: list[VocabularyTable] = []
 
@@ -153,6 +283,8 @@ def test_errors(path: Path, table: VocabularyTable) -> None:
         table.lookup(tf.constant([1]))
     with pytest.raises(FileNotFoundError, match="does not exist"):
         VocabularyTable(path.with_name("nothing"))
+    with pytest.raises(ValueError, match="num_oov_indices must be at least 1; got 0"):
+        VocabularyTable(path, num_oov_indices=0)
     content = path.read_bytes()
     path.with_name("cut").write_bytes(content[:-64])
     with pytest.raises(ValueError, match="cut': vocabulary image: truncated"):

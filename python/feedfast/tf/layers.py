@@ -5,5 +5,6 @@ from __future__ import annotations
 from feedfast.tf.gated_dense import GatedDense
 from feedfast.tf.leaf_embedding import LeafEmbedding
 from feedfast.tf.pooled_embedding import PooledEmbedding
+from feedfast.tf.string_lookup import StringLookup
 
-__all__ = ["GatedDense", "LeafEmbedding", "PooledEmbedding"]
+__all__ = ["GatedDense", "LeafEmbedding", "PooledEmbedding", "StringLookup"]

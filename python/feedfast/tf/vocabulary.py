@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
-from typing import TypeVar
+import weakref
+from typing import NoReturn, TypeVar
 
 import tensorflow as tf
 
@@ -13,6 +16,11 @@ from feedfast.vocab import Vocabulary
 
 __all__ = ["VocabularyTable"]
 
+KEYS_ARE_NOT_STORED = (
+    "a vocabulary holds a hash function and fingerprints instead of its keys, so it cannot list "
+    "them; keep the source of the keys"
+)
+
 StringTensor = TypeVar("StringTensor", tf.Tensor, tf.RaggedTensor, tf.SparseTensor)
 
 
@@ -20,30 +28,60 @@ StringTensor = TypeVar("StringTensor", tf.Tensor, tf.RaggedTensor, tf.SparseTens
 class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):  # type: ignore[misc]
     """A vocabulary as a lookup table, in the place of `tf.lookup.StaticHashTable`.
 
-    It works in eager code, `tf.function` and `tf.data`. A SavedModel of an object that has it as
-    an attribute contains the file as an asset; the process that loads it imports `feedfast.tf`
-    first.
+    It works in eager code, `tf.function`, `tf.data` and under `tf.distribute`. A SavedModel of an
+    object that has it as an attribute contains the file as an asset; the process that loads it
+    imports `feedfast.tf` first. A `tf.train.Checkpoint` saves nothing of it, as of a
+    StaticHashTable.
 
     Args:
-        path: File written by `Vocabulary.save`. It is mapped, not read: open time does not depend
-            on its size, and processes share its pages.
+        vocabulary: A file written by `Vocabulary.save`, or a Vocabulary, which is saved to a
+            temporary file for as long as the table lives. The file is mapped, not read: open time
+            does not depend on its size, and processes share its pages.
+        num_oov_indices: Rows for unknown keys, k >= 1: an unknown key has the row
+            `feedfast.hashing.hash_rows(key, k)` in `[0, k)`, a known one its row of the vocabulary
+            plus k - 1.
+        name: Of the table, a valid Python identifier.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an intact vocabulary; the message says what and where.
+        ValueError: The file is not an intact vocabulary (the message says what and where), or
+            `num_oov_indices` is below 1.
     """
 
     key_dtype = tf.string
     value_dtype = tf.int64
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._num_rows = Vocabulary.open(path).num_rows
-        self._shared_name = f"feedfast_vocabulary_{uuid.uuid4()}"
+    def __init__(
+        self,
+        vocabulary: str | os.PathLike[str] | Vocabulary,
+        *,
+        num_oov_indices: int = 1,
+        name: str | None = None,
+    ) -> None:
+        if num_oov_indices < 1:
+            raise ValueError(f"num_oov_indices must be at least 1; got {num_oov_indices}")
         super().__init__()
-        self._asset = tf.saved_model.Asset(os.fspath(path))
+        tf.Module.__init__(self, name=name)
+        if isinstance(vocabulary, Vocabulary):
+            path = self._save_for_life(vocabulary)
+        else:
+            path = os.fspath(vocabulary)
+            vocabulary = Vocabulary.open(path)
+        self._num_oov = num_oov_indices
+        self._num_rows = vocabulary.num_rows + num_oov_indices - 1
+        self._shared_name = f"feedfast_vocabulary_{uuid.uuid4()}"
+        self._asset = tf.saved_model.Asset(path)
         with tf.init_scope():
             _ = self.resource_handle  # created outside of any function that is being traced
             self._initialize()
+
+    def _save_for_life(self, vocabulary: Vocabulary) -> str:
+        """The path of a file that lives as long as this table."""
+        folder = tempfile.mkdtemp(prefix="feedfast-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = os.path.join(folder, "vocabulary.ffv")
+        vocabulary.save(path)
+        return path
 
     def _create_resource(self) -> tf.Tensor:
         return _library.ops().feedfast_vocabulary_handle(shared_name=self._shared_name)
@@ -56,34 +94,55 @@ class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):
 
     @property
     def num_rows(self) -> int:
-        """Rows of the table that the vocabulary indexes, row 0 for unknown keys included."""
+        """Rows of the table that the vocabulary indexes, those for unknown keys included."""
         return self._num_rows
 
-    def size(self) -> tf.Tensor:
-        """The number of keys, an int64 scalar."""
-        return _library.ops().feedfast_vocabulary_size(self.resource_handle)
+    @property
+    def default_value(self) -> tf.Tensor:
+        """The first row for unknown keys: 0, an int64 scalar."""
+        return tf.constant(0, self.value_dtype)
 
-    def lookup(self, keys: StringTensor) -> StringTensor:
-        """The row of every key; 0 for unknown keys.
+    def size(self, name: str | None = None) -> tf.Tensor:
+        """The number of keys, an int64 scalar."""
+        return _library.ops().feedfast_vocabulary_size(self.resource_handle, name=name)
+
+    def lookup(self, keys: StringTensor, name: str | None = None) -> StringTensor:
+        """The row of every key.
 
         Args:
             keys: Strings of any shape: a tensor (or what converts to one), a RaggedTensor or a
                 SparseTensor.
+            name: Name of the op.
 
         Returns:
-            int64 rows of the same kind and shape.
+            int64 rows of the same kind and shape, below `num_oov_indices` for unknown keys.
 
         Raises:
             TypeError: `keys` are not strings.
         """
         if isinstance(keys, tf.RaggedTensor):
-            return keys.with_flat_values(self.lookup(keys.flat_values))
+            return keys.with_flat_values(self.lookup(keys.flat_values, name))
         if isinstance(keys, tf.SparseTensor):
-            return tf.SparseTensor(keys.indices, self.lookup(keys.values), keys.dense_shape)
+            return tf.SparseTensor(keys.indices, self.lookup(keys.values, name), keys.dense_shape)
         keys = tf.convert_to_tensor(keys)
         if keys.dtype != tf.string:
             raise TypeError(f"keys must be strings; got {keys.dtype.name}")
-        return _library.ops().feedfast_vocabulary_lookup(self.resource_handle, keys)
+        return _library.ops().feedfast_vocabulary_lookup(
+            self.resource_handle, keys, num_oov=self._num_oov, name=name
+        )
+
+    def __getitem__(self, keys: StringTensor) -> StringTensor:
+        """`lookup(keys)`."""
+        return self.lookup(keys)
+
+    def export(self, name: str | None = None) -> NoReturn:
+        """Always raises: a vocabulary has no keys to give back.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        del name
+        raise NotImplementedError(KEYS_ARE_NOT_STORED)
 
 
 tf.no_gradient("FeedfastVocabularyLookup")
