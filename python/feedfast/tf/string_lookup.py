@@ -267,8 +267,8 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         del data, steps
         raise NotImplementedError(
             "StringLookup does not learn from batches: build a vocabulary of the distinct keys "
-            "with feedfast.Vocabulary.build, or adapt a keras.layers.StringLookup and convert it with "
-            "StringLookup.from_keras"
+            "with feedfast.Vocabulary.build, or adapt a keras.layers.StringLookup and "
+            "convert it with StringLookup.from_keras"
         )
 
     def get_config(self) -> dict[str, Any]:
