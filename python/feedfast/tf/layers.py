@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from feedfast.tf.compositional_embedding import CompositionalEmbedding
 from feedfast.tf.gated_dense import GatedDense
 from feedfast.tf.leaf_embedding import LeafEmbedding
 from feedfast.tf.pooled_embedding import PooledEmbedding
 from feedfast.tf.string_lookup import StringLookup
 
-__all__ = ["GatedDense", "LeafEmbedding", "PooledEmbedding", "StringLookup"]
+__all__ = [
+    "CompositionalEmbedding",
+    "GatedDense",
+    "LeafEmbedding",
+    "PooledEmbedding",
+    "StringLookup",
+]

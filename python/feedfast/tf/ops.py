@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from feedfast.tf.fusion import fuse, unfuse
 from feedfast.tf.gated_dense import gated_dense
+from feedfast.tf.hashing import double_hash_rows, hash_rows, quotient_remainder_rows
 from feedfast.tf.leaf_embedding import leaf_encode
 from feedfast.tf.pooled_lookup import pooled_lookup
 
-__all__ = ["fuse", "gated_dense", "leaf_encode", "pooled_lookup", "unfuse"]
+__all__ = [
+    "double_hash_rows",
+    "fuse",
+    "gated_dense",
+    "hash_rows",
+    "leaf_encode",
+    "pooled_lookup",
+    "quotient_remainder_rows",
+    "unfuse",
+]

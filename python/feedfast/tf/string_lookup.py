@@ -239,6 +239,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
             dtype="int64",
             sparse=getattr(inputs, "sparse", False),
             ragged=getattr(inputs, "ragged", False),
+            ragged_rank=getattr(inputs, "ragged_rank", None),
         )
 
     def vocabulary_size(self) -> int:
