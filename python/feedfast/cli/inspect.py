@@ -1,10 +1,11 @@
-"""`feedfast inspect`: what a model in a store is made of."""
+"""`feedfast inspect`: what a model in a store is made of, and what hashing would make of it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from feedfast.cli import hashing_report
 from feedfast.cli.console import Console, format_bytes
 from feedfast.store import ModelStore
 
@@ -13,9 +14,10 @@ COLUMNS = ("section", "bytes", "% of the model")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `feedfast inspect`."""
-    parser.add_argument("store", type=Path, help="folder of a model store")
+    parser.add_argument("store", type=Path, nargs="?", help="folder of a model store")
     parser.add_argument("--model", help="name of one model; default: all of them")
     parser.add_argument("--version", help="one version of the model; default: the newest")
+    hashing_report.add_arguments(parser)
 
 
 def section_rows(
@@ -27,8 +29,17 @@ def section_rows(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the sections of each model with their bytes."""
+    """Prints the sections of each model with their bytes, or the report on hashing."""
     console = Console(as_json=args.json)
+    if args.hashing is not None:
+        if args.store is not None or args.model is not None or args.version is not None:
+            raise ValueError("--hashing takes keys, no store, --model or --version")
+        hashing_report.run(args, console)
+        return 0
+    if args.rows is not None or args.dim is not None or args.column is not None:
+        raise ValueError("--rows, --dim and --column go with --hashing")
+    if args.store is None:
+        raise ValueError("name the folder of a model store, or keys with --hashing")
     store = ModelStore(args.store)
     newest = {entry.model: entry.version for entry in store.list()}
     if args.model is None and args.version is not None:

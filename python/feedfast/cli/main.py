@@ -21,7 +21,7 @@ COMMANDS = {
     "export": "write a trained ranker into a model store",
     "score": "score the requests of an impression log with an exported ranker",
     "vocab": "build, look up, inspect and convert vocabularies",
-    "inspect": "sizes of the sections of the models in a store",
+    "inspect": "sizes of the models in a store, or what hashing keys would cost",
     "bench": "run the repository's benchmarks with their peers",
 }
 
