@@ -33,8 +33,9 @@ inline KeyCode Remix(KeyCode code) noexcept {
 // `bits` bits (1..32) that tell a stored key from others in the same slot. Keys of one slot agree
 // in their high bits, so those are folded into the low ones and a multiplication spreads all of
 // them.
+inline constexpr std::uint64_t kFingerprintFactor = 0x94D049BB133111EBULL;
 inline std::uint32_t Fingerprint(KeyCode code, int bits) noexcept {
-  return static_cast<std::uint32_t>(((code ^ (code >> 29)) * 0x94D049BB133111EBULL) >> (64 - bits));
+  return static_cast<std::uint32_t>(((code ^ (code >> 29)) * kFingerprintFactor) >> (64 - bits));
 }
 
 }  // namespace feedfast::mph

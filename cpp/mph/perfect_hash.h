@@ -66,9 +66,10 @@ struct Level {
   std::int64_t Slice(KeyCode code) const noexcept {
     return first_slot + static_cast<std::int64_t>(MultiplyHigh(code, num_slices));
   }
+  static constexpr std::uint64_t kOffsetFactor = 0x9E3779B97F4A7C15ULL;
   // The multiplication by a constant does not wait for the seed that names the group.
   std::int64_t Offset(KeyCode code, std::uint64_t group) const noexcept {
-    return static_cast<std::int64_t>(((code * 0x9E3779B97F4A7C15ULL * (2 * group + 1)) >> 40) &
+    return static_cast<std::int64_t>(((code * kOffsetFactor * (2 * group + 1)) >> 40) &
                                      offset_mask);
   }
 
@@ -105,17 +106,27 @@ class PerfectHash {
     __builtin_prefetch(seeds_ + levels_[0].Bucket(code));
   }
 
+  // What a code without a seed on level 0 reads next.
+  void PrefetchBumpedSeed(KeyCode code) const noexcept {
+    if (num_levels_ > 1) __builtin_prefetch(seeds_ + levels_[1].Bucket(Remix(code)));
+  }
+
   // The slot of a code in [0, num_keys). A code that was not built in gets any slot, or -1. Any
   // bytes in seeds and holes are safe: the result is in [-1, num_keys).
   std::int64_t Slot(KeyCode code) const noexcept {
+    const std::int64_t slot = PlacedSlot(code, 0);
+    return slot < num_keys_ ? slot : Hole(slot);
+  }
+  // The slot before holes are filled: any slot of the levels from `first_level` on, or -1 when none
+  // of them has a seed. Below level 0 the code is the remixed one.
+  std::int64_t PlacedSlot(KeyCode code, int first_level) const noexcept {
     const std::uint64_t group_mask = (std::uint64_t{1} << group_bits_) - 1;
-    for (int i = 0; i < num_levels_; ++i, code = Remix(code)) {
+    for (int i = first_level; i < num_levels_; ++i, code = Remix(code)) {
       const Level& level = levels_[static_cast<std::size_t>(i)];
       const std::uint64_t seed = seeds_[level.Bucket(code)];
       if (seed == 0) continue;
-      const std::int64_t slot = level.Slice(code) + level.Offset(code, seed & group_mask) +
-                                static_cast<std::int64_t>(seed >> group_bits_);
-      return slot < num_keys_ ? slot : Hole(slot);
+      return level.Slice(code) + level.Offset(code, seed & group_mask) +
+             static_cast<std::int64_t>(seed >> group_bits_);
     }
     return -1;
   }

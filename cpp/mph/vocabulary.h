@@ -11,10 +11,9 @@
 #include "cpp/common/mapped_file.h"
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
-#include "cpp/mph/key_hash.h"
 #include "cpp/mph/key_source.h"
-#include "cpp/mph/perfect_hash.h"
 #include "cpp/mph/vocabulary_image.h"
+#include "cpp/mph/vocabulary_lookup.h"
 
 namespace feedfast::mph {
 
@@ -95,17 +94,11 @@ class Vocabulary {
 
   void Swap(Vocabulary& other) noexcept;
 
-  // Writes the rows of at most kKeyBlock codes.
-  template <int kFingerprintBits>
-  void LookupBlock(Span<const KeyCode> codes, std::int64_t* rows) const noexcept;
-
   Span<const std::uint8_t> image_;
   AlignedBuffer<std::uint8_t> owned_;  // the image, unless it is mapped or borrowed
   MappedFile mapped_;
   ImageShape shape_;
-  PerfectHash hash_;
-  const std::uint8_t* fingerprints_ = nullptr;
-  const std::uint8_t* packed_rows_ = nullptr;
+  VocabularyLookup lookup_;
 };
 
 }  // namespace feedfast::mph

@@ -111,7 +111,7 @@ Vocabulary VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t 
   std::copy(parts.seeds.begin(), parts.seeds.end(), section(kSeeds));
   EncodeMonotone(parts.holes, layout.holes, section(kHolesLow), section(kHolesHigh),
                  section(kHolesSamples));
-  const PerfectHash hash = Vocabulary(image.span(), shape).hash_;
+  const PerfectHash hash = VocabularyLookup(image.span(), shape).hash();
 
   if (shape.fingerprint_bits != 0) {
     std::uint8_t* fingerprints = section(kFingerprints);

@@ -1,0 +1,211 @@
+#include "cpp/mph/vocabulary_lookup.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+#include "cpp/mph/key_hash.h"
+#include "cpp/mph/packed_ints.h"
+
+namespace feedfast::mph {
+namespace {
+
+constexpr KernelTable<decltype(&scalar::AdvanceGroups)> kAdvanceGroups =
+    FEEDFAST_KERNEL_TABLE(AdvanceGroups);
+constexpr KernelTable<decltype(&scalar::FillSlots)> kFillSlots = FEEDFAST_KERNEL_TABLE(FillSlots);
+
+}  // namespace
+
+VocabularyLookup::VocabularyLookup(Span<const std::uint8_t> image, const ImageShape& shape) noexcept
+    : hash_seed_(shape.hash_seed), num_rows_(shape.num_rows), row_bits_(shape.row_bits) {
+  const ImageLayout layout(shape);
+  const auto section = [&](Section s) { return image.data() + layout.sections[s].begin; };
+  hash_ = PerfectHash(shape.num_keys, shape.group_bits, shape.level_span(), section(kSeeds),
+                      MonotoneSequence(layout.holes, section(kHolesLow), section(kHolesHigh),
+                                       section(kHolesSamples)));
+  packed_rows_ = section(kRows);
+  holes_ = {shape.num_keys,     layout.holes.high_words, layout.holes.low_bits,
+            section(kHolesLow), section(kHolesHigh),     section(kHolesSamples)};
+  tables_.group_bits = shape.group_bits;
+  tables_.fingerprint_bits = shape.fingerprint_bits;
+  tables_.seeds = section(kSeeds);
+  tables_.fingerprints = section(kFingerprints);
+  if (shape.num_levels == 0 ||
+      shape.levels[0].num_slots > std::numeric_limits<std::uint32_t>::max())
+    return;
+  const Level level(shape.levels[0], shape.group_bits, 0, 0);
+  tables_.num_keys = static_cast<std::uint32_t>(shape.num_keys);
+  tables_.num_buckets = static_cast<std::uint32_t>(level.num_buckets);
+  tables_.num_slices = static_cast<std::uint32_t>(level.num_slices);
+  tables_.offset_mask = static_cast<std::uint32_t>(level.offset_mask);
+}
+
+inline void VocabularyLookup::PrefetchFingerprint(std::int64_t slot) const noexcept {
+  __builtin_prefetch(tables_.fingerprints + slot * (tables_.fingerprint_bits / 8));
+}
+
+inline void VocabularyLookup::PrefetchRow(std::int64_t slot) const noexcept {
+  __builtin_prefetch(packed_rows_ + ((slot * row_bits_) >> 3));
+}
+
+inline std::int64_t VocabularyLookup::StoredRow(std::int64_t row) const noexcept {
+  if (row_bits_ == 0 || row == 0) return row;
+  row = static_cast<std::int64_t>(LoadPacked(packed_rows_, row_bits_, row - 1));
+  return row < num_rows_ ? row : 0;  // only an altered image has others
+}
+
+std::int64_t VocabularyLookup::RowOf(KeyCode code, std::int64_t slot) const noexcept {
+  if (slot < 0) return 0;
+  const int bits = tables_.fingerprint_bits;
+  const std::uint8_t* stored = tables_.fingerprints + slot * (bits / 8);
+  if ((bits == 8 && *stored != Fingerprint(code, 8)) ||
+      (bits == 16 && LoadUnaligned<std::uint16_t>(stored) != Fingerprint(code, 16)) ||
+      (bits == 32 && LoadUnaligned<std::uint32_t>(stored) != Fingerprint(code, 32)))
+    return 0;
+  return StoredRow(slot + 1);
+}
+
+// The state of one call: groups of keys that stand at different stages, and the few keys that need
+// more than level 0.
+class LookupPipeline {
+ public:
+  LookupPipeline(const VocabularyLookup& lookup, const KeySource& keys, std::int64_t begin,
+                 Span<std::int64_t> rows) noexcept
+      : lookup_(lookup), keys_(keys), begin_(begin), rows_(rows) {}
+
+  void Run() noexcept {
+    std::int64_t first = 0;
+    if (lookup_.tables_.num_keys != 0 && rows_.size() >= kGroupKeys) first = RunGroups();
+    for (; first < rows_.size(); first += kGroupKeys)
+      FindRest(first, std::min(kGroupKeys, rows_.size() - first));
+    FindPending();
+  }
+
+ private:
+  struct Pending {
+    KeyCode code;
+    std::int64_t position;
+    int first_level;  // the first that may have a seed
+  };
+
+  // Strings are prefetched one group ahead, so two groups of views are held, in blocks of as many.
+  static constexpr std::int64_t kViews = 4 * kGroupKeys;
+  static constexpr std::int64_t kMaxPending = 64;
+
+  // Looks up the full groups and returns how many keys these are.
+  std::int64_t RunGroups() noexcept {
+    const auto advance = kAdvanceGroups.Get();
+    const std::int64_t size = rows_.size() / kGroupKeys * kGroupKeys;
+    std::string_view views[kViews];
+    KeyGroup groups[4] = {};
+    std::int64_t ignored[kGroupKeys];
+    std::int64_t num_views = 0;
+    AdvanceArgs args;
+    args.tables = lookup_.tables_;
+    const std::uint8_t* seeds = args.tables.seeds;
+    const std::uint8_t* fingerprints = args.tables.fingerprints;
+    const std::int64_t fingerprint_bytes = args.tables.fingerprint_bits / 8;
+    const std::uint64_t hash_seed = lookup_.hash_seed_;
+    for (std::int64_t first = 0; first < size + 3 * kGroupKeys; first += kGroupKeys) {
+      const std::int64_t step = first / kGroupKeys;
+      KeyGroup& hashed = groups[step % 4];
+      KeyGroup& located = groups[(step + 3) % 4];
+      KeyGroup& fetched = groups[(step + 2) % 4];
+      KeyGroup& placed = groups[(step + 1) % 4];
+      if (num_views < size && num_views < first + 2 * kGroupKeys) {
+        const std::int64_t count = std::min(kViews / 2, size - num_views);
+        keys_.Views(begin_ + num_views, {views + num_views % kViews, count});
+        num_views += count;
+      }
+      if (first < size) {
+        const std::string_view* now = views + first % kViews;
+        const std::string_view* next = views + (first + kGroupKeys) % kViews;
+        for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+          __builtin_prefetch(next[i].data());
+          __builtin_prefetch(seeds + located.buckets[i]);
+          __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
+          hashed.codes[i] = XXH3_64bits_withSeed(now[i].data(), now[i].size(), hash_seed);
+        }
+      } else {
+        for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+          __builtin_prefetch(seeds + located.buckets[i]);
+          __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
+        }
+      }
+      if (lookup_.row_bits_ != 0)
+        for (const std::uint32_t slot : fetched.slots) lookup_.PrefetchRow(slot);
+      const std::int64_t done = first - 3 * kGroupKeys;
+      args.hashed = &hashed;
+      args.located = &located;
+      args.placed = &placed;
+      args.rows = done >= 0 ? rows_.data() + done : ignored;
+      advance(args);
+      if (done >= 0) Finish(placed, done);
+    }
+    return size;
+  }
+
+  // Completes rows [first, first + kGroupKeys) that the kernel wrote.
+  void Finish(const KeyGroup& group, std::int64_t first) noexcept {
+    if (lookup_.row_bits_ != 0)
+      for (std::int64_t i = 0; i < kGroupKeys; ++i)
+        rows_[first + i] = lookup_.StoredRow(rows_[first + i]);
+    for (std::uint32_t keys = group.bumped; keys != 0; keys &= keys - 1) {
+      const int i = __builtin_ctz(keys);
+      lookup_.hash_.PrefetchBumpedSeed(group.codes[i]);
+      Add({group.codes[i], first + i, 1});
+    }
+    for (std::uint32_t keys = group.beyond; keys != 0; keys &= keys - 1) {
+      const int i = __builtin_ctz(keys);
+      Add({group.codes[i], first + i, 0});
+    }
+  }
+
+  void FindRest(std::int64_t first, std::int64_t count) noexcept {
+    std::string_view views[kGroupKeys];
+    KeyCode codes[kGroupKeys];
+    keys_.Views(begin_ + first, {views, count});
+    HashKeys({views, count}, lookup_.hash_seed_, codes);
+    for (std::int64_t i = 0; i < count; ++i) lookup_.hash_.PrefetchSeed(codes[i]);
+    for (std::int64_t i = 0; i < count; ++i) Add({codes[i], first + i, 0});
+  }
+
+  void Add(const Pending& pending) noexcept {
+    if (num_pending_ == kMaxPending) FindPending();
+    pending_[num_pending_++] = pending;
+  }
+
+  // Pass by pass, so that the reads of many keys overlap.
+  void FindPending() noexcept {
+    std::int64_t slots[kMaxPending];
+    for (std::int64_t i = 0; i < num_pending_; ++i) {
+      const Pending& key = pending_[i];
+      slots[i] = lookup_.hash_.PlacedSlot(key.first_level == 0 ? key.code : Remix(key.code),
+                                          key.first_level);
+    }
+    kFillSlots.Get()(lookup_.holes_, slots, num_pending_);
+    for (std::int64_t i = 0; i < num_pending_; ++i) lookup_.PrefetchFingerprint(slots[i]);
+    if (lookup_.row_bits_ != 0)
+      for (std::int64_t i = 0; i < num_pending_; ++i) lookup_.PrefetchRow(slots[i]);
+    for (std::int64_t i = 0; i < num_pending_; ++i)
+      rows_[pending_[i].position] = lookup_.RowOf(pending_[i].code, slots[i]);
+    num_pending_ = 0;
+  }
+
+  const VocabularyLookup& lookup_;
+  const KeySource& keys_;
+  std::int64_t begin_;
+  Span<std::int64_t> rows_;
+  Pending pending_[kMaxPending];
+  std::int64_t num_pending_ = 0;
+};
+
+void VocabularyLookup::Find(const KeySource& keys, std::int64_t begin,
+                            Span<std::int64_t> rows) const noexcept {
+  LookupPipeline(*this, keys, begin, rows).Run();
+}
+
+}  // namespace feedfast::mph

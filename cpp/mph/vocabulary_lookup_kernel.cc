@@ -1,0 +1,163 @@
+// Compiled once per CPU target: kernels only, everything but the entry point has internal linkage.
+// The loops are plain and of fixed length, so that the compiler makes vectors of them; the reads at
+// computed places stay scalar, which is no slower than gathers.
+#include "cpp/mph/vocabulary_lookup_kernel.h"
+
+#if defined(__BMI2__)
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+#include <cstring>
+
+// Only constants: inline functions of these would be shared with other objects.
+#include "cpp/mph/key_hash.h"
+#include "cpp/mph/monotone_sequence.h"
+#include "cpp/mph/perfect_hash.h"
+
+namespace feedfast::mph::FEEDFAST_TARGET {
+namespace {
+
+template <typename T>
+T Load(const std::uint8_t* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+// The high 64 bits of code * size by products of 32 bits: exact, because the part that is dropped,
+// the low 32 bits of (low half * size), carries nothing into the sum.
+std::uint32_t MultiplyHigh32(std::uint64_t code, std::uint32_t size) {
+  const std::uint64_t low = std::uint64_t{static_cast<std::uint32_t>(code)} * size;
+  const std::uint64_t high = std::uint64_t{static_cast<std::uint32_t>(code >> 32)} * size;
+  return static_cast<std::uint32_t>((high + (low >> 32)) >> 32);
+}
+
+// Bit i = flags[i], each 0 or 1. The factor moves the flag of byte k of a word to bit 56 + k.
+std::uint32_t PackFlags(const std::uint8_t* flags) {
+  std::uint32_t bits = 0;
+  for (std::int64_t i = 0; i < kGroupKeys; i += 8)
+    bits |=
+        static_cast<std::uint32_t>((Load<std::uint64_t>(flags + i) * 0x0102040810204080ULL) >> 56)
+        << i;
+  return bits;
+}
+
+void FindBuckets(const LookupTables& tables, KeyGroup* group) {
+  const std::uint32_t num_buckets = tables.num_buckets;
+  for (std::int64_t i = 0; i < kGroupKeys; ++i)
+    group->buckets[i] = MultiplyHigh32(group->codes[i], num_buckets);
+}
+
+void FindSlots(const LookupTables& tables, KeyGroup* group) {
+  const std::uint64_t group_mask = (std::uint64_t{1} << tables.group_bits) - 1;
+  const std::uint64_t offset_mask = tables.offset_mask;
+  const std::uint32_t num_slices = tables.num_slices;
+  const std::uint32_t num_keys = tables.num_keys;
+  const int group_bits = tables.group_bits;
+  std::uint8_t seeds[kGroupKeys];
+  std::uint8_t bumped[kGroupKeys];
+  std::uint8_t beyond[kGroupKeys];
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) seeds[i] = tables.seeds[group->buckets[i]];
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+    const std::uint64_t code = group->codes[i];
+    const std::uint64_t factor = 2 * (seeds[i] & group_mask) + 1;
+    const std::uint64_t offset = ((code * Level::kOffsetFactor * factor) >> 40) & offset_mask;
+    const std::uint32_t slot = MultiplyHigh32(code, num_slices) +
+                               static_cast<std::uint32_t>(offset) +
+                               (std::uint32_t{seeds[i]} >> group_bits);
+    group->slots[i] = slot < num_keys ? slot : 0;
+    bumped[i] = seeds[i] == 0;
+    beyond[i] = slot >= num_keys;
+  }
+  group->bumped = PackFlags(bumped);
+  group->beyond = PackFlags(beyond) & ~group->bumped;
+}
+
+void WriteRows(const KeyGroup& group, std::int64_t* rows) {
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) rows[i] = std::int64_t{group.slots[i]} + 1;
+}
+
+template <typename Stored>
+void WriteRows(const KeyGroup& group, const std::uint8_t* fingerprints, std::int64_t* rows) {
+  constexpr int kShift = 64 - 8 * static_cast<int>(sizeof(Stored));
+  Stored stored[kGroupKeys];
+  for (std::int64_t i = 0; i < kGroupKeys; ++i)
+    std::memcpy(stored + i, fingerprints + std::uint64_t{group.slots[i]} * sizeof(Stored),
+                sizeof(Stored));
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+    const std::uint64_t code = group.codes[i];
+    const std::uint64_t fingerprint = ((code ^ (code >> 29)) * kFingerprintFactor) >> kShift;
+    rows[i] = fingerprint == stored[i] ? std::int64_t{group.slots[i]} + 1 : 0;
+  }
+}
+
+std::uint64_t LoadWord(const std::uint8_t* words, std::int64_t i) {
+  return Load<std::uint64_t>(words + 8 * i);
+}
+
+// Position of the set bit of `word` that has `rank` set bits below it. Requires one.
+int SelectBit(std::uint64_t word, std::int64_t rank) {
+#if defined(__BMI2__)
+  return static_cast<int>(_tzcnt_u64(_pdep_u64(std::uint64_t{1} << rank, word)));
+#else
+  for (; rank > 0; --rank) word &= word - 1;
+  return __builtin_ctzll(word);
+#endif
+}
+
+std::int64_t Hole(const HoleTables& holes, std::int64_t i) {
+  const std::uint64_t start = LoadWord(holes.samples, i / MonotoneShape::kSampleDistance);
+  if (start >= static_cast<std::uint64_t>(holes.high_words) * 64) return -1;
+  // Skip `skip` set bits from `start` on, which is itself the first of them.
+  std::int64_t skip = i % MonotoneShape::kSampleDistance;
+  auto at = static_cast<std::int64_t>(start >> 6);
+  std::uint64_t word = LoadWord(holes.high, at) & (~std::uint64_t{0} << (start & 63));
+  for (int ones = __builtin_popcountll(word); ones <= skip; ones = __builtin_popcountll(word)) {
+    skip -= ones;
+    if (++at == holes.high_words) return -1;
+    word = LoadWord(holes.high, at);
+  }
+  const std::int64_t high = at * 64 + SelectBit(word, skip) - i;
+  if (high < 0) return -1;
+  const std::int64_t bit = i * holes.low_bits;
+  const std::uint64_t low = (Load<std::uint64_t>(holes.low + (bit >> 3)) >> (bit & 7)) &
+                            ((std::uint64_t{1} << holes.low_bits) - 1);
+  const std::int64_t hole = (high << holes.low_bits) | static_cast<std::int64_t>(low);
+  return hole < holes.num_keys ? hole : -1;
+}
+
+}  // namespace
+
+void FillSlots(const HoleTables& holes, std::int64_t* slots, std::int64_t count) noexcept {
+  constexpr std::int64_t kDistance = MonotoneShape::kSampleDistance;
+  for (std::int64_t k = 0; k < count; ++k) {
+    const std::int64_t i = slots[k] - holes.num_keys;
+    if (i < 0) continue;
+    __builtin_prefetch(holes.samples + 8 * (i / kDistance));
+    __builtin_prefetch(holes.low + ((i * holes.low_bits) >> 3));
+  }
+  for (std::int64_t k = 0; k < count; ++k) {
+    const std::int64_t i = slots[k] - holes.num_keys;
+    if (i >= 0) __builtin_prefetch(holes.high + (LoadWord(holes.samples, i / kDistance) >> 3));
+  }
+  for (std::int64_t k = 0; k < count; ++k)
+    if (slots[k] >= holes.num_keys) slots[k] = Hole(holes, slots[k] - holes.num_keys);
+}
+
+void AdvanceGroups(const AdvanceArgs& args) noexcept {
+  FindBuckets(args.tables, args.hashed);
+  FindSlots(args.tables, args.located);
+  switch (args.tables.fingerprint_bits) {
+    case 0:
+      return WriteRows(*args.placed, args.rows);
+    case 8:
+      return WriteRows<std::uint8_t>(*args.placed, args.tables.fingerprints, args.rows);
+    case 16:
+      return WriteRows<std::uint16_t>(*args.placed, args.tables.fingerprints, args.rows);
+    default:
+      return WriteRows<std::uint32_t>(*args.placed, args.tables.fingerprints, args.rows);
+  }
+}
+
+}  // namespace feedfast::mph::FEEDFAST_TARGET
