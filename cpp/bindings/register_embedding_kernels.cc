@@ -87,7 +87,9 @@ CArray<std::uint8_t> Quantize(const CArray<float>& table, int threads) {
   {
     const py::gil_scoped_release nogil;
     status = ValidateQuantizable(rows, num_rows, dim);
-    if (status.ok()) QuantizeRows(rows, num_rows, dim, packed, threads);
+    if (status.ok())
+      QuantizeRows(rows, num_rows, dim, RowFormat::kInt8Rowwise, RangeMethod::kMinMax, packed,
+                   threads);
   }
   ThrowIfError(status);
   return out;
@@ -102,7 +104,7 @@ CArray<float> Dequantize(const CArray<std::uint8_t>& packed, int threads) {
   float* table = out.mutable_data();
   {
     const py::gil_scoped_release nogil;
-    DequantizeRows(rows, num_rows, dim, table, threads);
+    DequantizeRows({rows, num_rows, dim, RowFormat::kInt8Rowwise}, table, threads);
   }
   return out;
 }

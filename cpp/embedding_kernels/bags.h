@@ -1,20 +1,64 @@
 #ifndef FEEDFAST_CPP_EMBEDDING_KERNELS_BAGS_H_
 #define FEEDFAST_CPP_EMBEDDING_KERNELS_BAGS_H_
 
+#include <cassert>
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
+#include "cpp/embedding_kernels/indexes.h"
 
 namespace feedfast::embedding_kernels {
+
+// A view of int64 or int32 integers that somebody else owns.
+class IndexSpan {
+ public:
+  IndexSpan() = default;
+  // NOLINTBEGIN(google-explicit-constructor): views convert like std::span
+  IndexSpan(Span<const std::int64_t> span) noexcept
+      : indexes_{span.data(), true}, size_(span.size()) {}
+  IndexSpan(Span<const std::int32_t> span) noexcept
+      : indexes_{span.data(), false}, size_(span.size()) {}
+  IndexSpan(Span<std::int64_t> span) noexcept : IndexSpan(Span<const std::int64_t>(span)) {}
+  IndexSpan(Span<std::int32_t> span) noexcept : IndexSpan(Span<const std::int32_t>(span)) {}
+  IndexSpan(const std::vector<std::int64_t>& v) noexcept : IndexSpan(Span<const std::int64_t>(v)) {}
+  IndexSpan(const std::vector<std::int32_t>& v) noexcept : IndexSpan(Span<const std::int32_t>(v)) {}
+  // NOLINTEND(google-explicit-constructor)
+
+  const Indexes& indexes() const noexcept { return indexes_; }
+  std::int64_t size() const noexcept { return size_; }
+  bool empty() const noexcept { return size_ == 0; }
+  std::int64_t operator[](std::int64_t i) const noexcept {
+    assert(i >= 0 && i < size_);
+    return At(indexes_, i);
+  }
+
+  // visitor(span), with the integers as a Span<const std::int64_t> or Span<const std::int32_t>: for
+  // loops that should not ask for the type at every element.
+  template <typename Visitor>
+  auto Visit(const Visitor& visitor) const {
+    return indexes_.is_int64 ? visitor(Span<const std::int64_t>(
+                                   static_cast<const std::int64_t*>(indexes_.data), size_))
+                             : visitor(Span<const std::int32_t>(
+                                   static_cast<const std::int32_t*>(indexes_.data), size_));
+  }
+  IndexSpan subspan(std::int64_t first, std::int64_t count) const noexcept {
+    return Visit([&](auto span) { return IndexSpan(span.subspan(first, count)); });
+  }
+
+ private:
+  Indexes indexes_{nullptr, true};
+  std::int64_t size_ = 0;
+};
 
 // Variable-length lists of row ids in CSR form: bag b holds values[offsets[b]] up to, but not
 // including, values[offsets[b + 1]].
 struct Bags {
-  Span<const std::int64_t> values;   // [nnz], row ids
-  Span<const std::int64_t> offsets;  // [num_bags + 1], ascending from 0 to nnz
+  IndexSpan values;   // [nnz], row ids
+  IndexSpan offsets;  // [num_bags + 1], ascending from 0 to nnz
   std::optional<Span<const float>> weights = std::nullopt;  // [nnz]; nullopt: all 1
 
   std::int64_t num_bags() const noexcept { return offsets.size() - 1; }
@@ -35,7 +79,8 @@ StatusOr<Pooling> ParsePooling(std::string_view name);
 // Ok when `bags` can be pooled over a table with `num_rows` rows: offsets start at 0, never fall
 // and end at nnz; 0 <= values[i] < num_rows; weights are nnz finite numbers. The message of the
 // first violation gives argument, position, value and limit. OutOfRange for an id outside the
-// table, InvalidArgument for everything else. One pass over each array.
+// table, InvalidArgument for everything else. One pass over
+// each array, without a branch per element.
 Status ValidateBags(const Bags& bags, std::int64_t num_rows);
 
 }  // namespace feedfast::embedding_kernels

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "cpp/common/aligned_buffer.h"
 #include "cpp/common/parallel_for.h"
 #include "cpp/embedding_kernels/pooled_lookup_kernel.h"
+#include "cpp/embedding_kernels/row_prefetch.h"
 
 namespace feedfast::embedding_kernels {
 namespace {
@@ -18,13 +18,14 @@ constexpr std::int64_t kLinesInFlight = 128;
 BagRange MakeBagRange(const Table& table, const Bags& bags, Pooling pooling, std::int64_t begin_bag,
                       std::int64_t end_bag) noexcept {
   const std::int64_t row_bytes = RowBytes(table.format, table.dim);
-  const std::int64_t row_lines = row_bytes / kCacheLineBytes + 1;
+  const std::int64_t row_lines = RowLines(table.data, row_bytes);
   return {static_cast<const std::uint8_t*>(table.data),
           row_bytes,
+          row_lines,
           table.dim,
           table.format,
-          bags.values.data(),
-          bags.offsets.data(),
+          bags.values.indexes(),
+          bags.offsets.indexes(),
           bags.weights_or_null(),
           pooling,
           begin_bag,
@@ -37,7 +38,8 @@ void PooledLookupRange(const Table& table, const Bags& bags, Pooling pooling, fl
                        std::int64_t end_bag) noexcept {
   static constexpr KernelTable<decltype(&scalar::PoolBags)> kKernels =
       FEEDFAST_KERNEL_TABLE(PoolBags);
-  kKernels.Get()({MakeBagRange(table, bags, pooling, begin_bag, end_bag), out, out_stride});
+  const PoolBagsArgs job{MakeBagRange(table, bags, pooling, begin_bag, end_bag), out, out_stride};
+  kKernels.Get()(&job, 1);
 }
 
 void PooledLookup(const Table& table, const Bags& bags, Pooling pooling, float* out,

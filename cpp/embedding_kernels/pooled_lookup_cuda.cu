@@ -31,6 +31,9 @@ cudaError_t PooledLookupCuda(const PooledLookupCudaArgs& args, cudaStream_t stre
     case RowFormat::kInt8Rowwise:
       PoolBagsKernel<RowFormat::kInt8Rowwise><<<grid, threads, 0, stream>>>(args);
       break;
+    case RowFormat::kInt4Rowwise:
+      PoolBagsKernel<RowFormat::kInt4Rowwise><<<grid, threads, 0, stream>>>(args);
+      break;
   }
   return cudaGetLastError();
 }

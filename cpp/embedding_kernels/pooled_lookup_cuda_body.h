@@ -9,6 +9,7 @@
 #include "cpp/common/host_device.h"
 #include "cpp/embedding_kernels/divisor.h"
 #include "cpp/embedding_kernels/half.h"
+#include "cpp/embedding_kernels/indexes.h"
 #include "cpp/embedding_kernels/table.h"
 
 // What one thread of the CUDA kernel does, as an ordinary function of its indices: the host test
@@ -20,8 +21,8 @@ struct PooledLookupCudaArgs {
   const std::uint8_t* table;
   std::int64_t dim;
   RowFormat format;
-  const std::int64_t* values;
-  const std::int64_t* offsets;
+  Indexes values;
+  Indexes offsets;
   const float* weights;  // nullptr: all 1
   Pooling pooling;
   std::int64_t num_bags;
@@ -34,11 +35,13 @@ struct PooledLookupCudaArgs {
 inline constexpr int kCudaLanes = 32;
 inline constexpr int kCudaBagsPerBlock = 8;
 
-// Element `column` of a row, without the constant part of an int8 row.
+// Element `column` of a row, without the constant part of a quantized row.
 template <RowFormat format>
 FEEDFAST_HOST_DEVICE inline float LoadElement(const std::uint8_t* row, std::int64_t column) {
   if constexpr (format == RowFormat::kInt8Rowwise) {
     return static_cast<float>(row[kInt8HeaderBytes + column]);
+  } else if constexpr (format == RowFormat::kInt4Rowwise) {
+    return static_cast<float>(row[kInt8HeaderBytes + column / 2] >> (4 * (column % 2)) & 15);
   } else if constexpr (format == RowFormat::kFloat32) {
     float x;
     std::memcpy(&x, row + 4 * column, sizeof x);
@@ -51,7 +54,8 @@ FEEDFAST_HOST_DEVICE inline float LoadElement(const std::uint8_t* row, std::int6
 }
 
 // Thread (lane, bag_in_block) of block `block` in a grid of `num_blocks` blocks. Accumulates as the
-// CPU kernels do: fused multiply-add, ascending i, the biases of an int8 table apart, one division.
+// CPU kernels do: fused multiply-add, ascending i, the biases of a quantized table apart, one
+// division.
 template <RowFormat format>
 FEEDFAST_HOST_DEVICE inline void PooledLookupBody(const PooledLookupCudaArgs& args,
                                                   std::int64_t block, std::int64_t num_blocks,
@@ -59,16 +63,16 @@ FEEDFAST_HOST_DEVICE inline void PooledLookupBody(const PooledLookupCudaArgs& ar
   const std::int64_t row_bytes = RowBytes(format, args.dim);
   for (std::int64_t bag = block * kCudaBagsPerBlock + bag_in_block; bag < args.num_bags;
        bag += num_blocks * kCudaBagsPerBlock) {
-    const std::int64_t begin = args.offsets[bag];
-    const std::int64_t end = args.offsets[bag + 1];
+    const std::int64_t begin = At(args.offsets, bag);
+    const std::int64_t end = At(args.offsets, bag + 1);
     const float divisor = PoolingDivisor(args.pooling, args.weights, begin, end);
     for (std::int64_t column = lane; column < args.dim; column += kCudaLanes) {
       float sum = 0.0f;
       float constant = 0.0f;
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::uint8_t* row = args.table + args.values[i] * row_bytes;
+        const std::uint8_t* row = args.table + At(args.values, i) * row_bytes;
         float factor = args.weights == nullptr ? 1.0f : args.weights[i];
-        if constexpr (format == RowFormat::kInt8Rowwise) {
+        if constexpr (IsQuantized(format)) {
           std::uint16_t header[2];
           std::memcpy(header, row, sizeof header);
           constant = ::fmaf(factor, HalfToFloat(header[1]), constant);

@@ -19,7 +19,7 @@ struct Entry {
 
 // Positions 0..nnz-1 sorted by (values[position], position): least significant digit first, as many
 // digits as the largest row has.
-std::vector<Entry> SortByRow(Span<const std::int64_t> values) {
+std::vector<Entry> SortByRow(const IndexSpan& values) {
   constexpr int kDigitBits = 11;
   constexpr std::int64_t kDigits = std::int64_t{1} << kDigitBits;
   std::vector<Entry> entries(static_cast<std::size_t>(values.size()));
@@ -90,7 +90,7 @@ void PooledLookupGradRange(const RowGroups& groups, const float* grad, std::int6
 void PooledLookupWeightsGradRange(const Table& table, const Bags& bags, Pooling pooling,
                                   const float* pooled, const float* grad, float* grad_weights,
                                   std::int64_t begin_bag, std::int64_t end_bag) noexcept {
-  assert(bags.weights && table.format != RowFormat::kInt8Rowwise);
+  assert(bags.weights && !IsQuantized(table.format));
   static constexpr KernelTable<decltype(&scalar::GradWeights)> kKernels =
       FEEDFAST_KERNEL_TABLE(GradWeights);
   kKernels.Get()(

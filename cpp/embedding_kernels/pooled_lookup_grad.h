@@ -37,7 +37,7 @@ void PooledLookupGradRange(const RowGroups& groups, const float* grad, std::int6
 //   grad_weights[i] = (grad[b] . table[values[i]] - (grad[b] . pooled[b]) dd/dw_i) / d
 // and 0 where d = 0. Shapes: pooled [num_bags, dim], what PooledLookup wrote; grad the same;
 // grad_weights [nnz]. The Range form handles the bags [begin_bag, end_bag) on the calling thread.
-// Requires: ValidateBags is ok, bags.weights is set, table.format is not kInt8Rowwise.
+// Requires: ValidateBags is ok, bags.weights is set, table.format is not quantized.
 // Numerics: float32; bits do not depend on the range a bag is handled in.
 void PooledLookupWeightsGradRange(const Table& table, const Bags& bags, Pooling pooling,
                                   const float* pooled, const float* grad, float* grad_weights,

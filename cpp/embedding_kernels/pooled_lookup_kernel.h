@@ -5,6 +5,7 @@
 
 #include "cpp/common/cpu_target.h"
 #include "cpp/embedding_kernels/bags.h"
+#include "cpp/embedding_kernels/indexes.h"
 #include "cpp/embedding_kernels/table.h"
 
 namespace feedfast::embedding_kernels {
@@ -13,10 +14,11 @@ namespace feedfast::embedding_kernels {
 struct BagRange {
   const std::uint8_t* table;
   std::int64_t row_bytes;
+  std::int64_t row_lines;  // RowLines(table, row_bytes)
   std::int64_t dim;
   RowFormat format;
-  const std::int64_t* values;
-  const std::int64_t* offsets;
+  Indexes values;
+  Indexes offsets;
   const float* weights;  // nullptr: all 1
   Pooling pooling;
   std::int64_t begin_bag;
@@ -31,13 +33,14 @@ struct PoolBagsArgs {
 };
 
 struct GradWeightsArgs {
-  BagRange in;          // format is not kInt8Rowwise, weights is not nullptr
+  BagRange in;          // format is not quantized, weights is not nullptr
   const float* pooled;  // [num_bags, dim], what PoolBags wrote
   const float* grad;    // [num_bags, dim], gradient of the loss by `pooled`
   float* grad_weights;  // [nnz]
 };
 
-FEEDFAST_DECLARE_KERNEL(void, PoolBags, (const PoolBagsArgs& args));
+// Does jobs[0], jobs[1], ... in turn; prefetching crosses from one to the next.
+FEEDFAST_DECLARE_KERNEL(void, PoolBags, (const PoolBagsArgs* jobs, std::int64_t num_jobs));
 FEEDFAST_DECLARE_KERNEL(void, GradWeights, (const GradWeightsArgs& args));
 
 // The work of one kernel call, prefetch distance included.

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,27 @@ TEST(BagsTest, ViolationsNameArgumentPositionValueAndLimit) {
   EXPECT_EQ(Violation({1}, {0, 1}, 10, Span<const float>()),
             "weights has 0 values; it must have one for each of 1 ids");
   EXPECT_EQ(Violation({1, 2}, {0, 2}, 10, infinite), "weights[0] = -inf is not finite");
+}
+
+TEST(BagsTest, Int32ViolationsReadLikeInt64Ones) {
+  const std::vector<std::int32_t> values = {3, -2147483647 - 1};
+  const std::vector<std::int32_t> offsets = {0, 2};
+  EXPECT_EQ(ValidateBags({values, offsets}, 10).message(),
+            "values[1] = -2147483648 is not a row of a table with 10 rows");
+  EXPECT_EQ(ValidateBags({{}, offsets}, 10).message(),
+            "offsets[1] = 2 must equal the number of values, 0");
+}
+
+TEST(BagsTest, IdsAtTheEndsOfInt64AreNoRows) {
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  constexpr std::int64_t kGreatest = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t id : {kLeast, kLeast + 1, std::int64_t{-1}, kGreatest})
+    for (const std::int64_t num_rows : {std::int64_t{0}, std::int64_t{1}, kGreatest})
+      EXPECT_EQ(
+          ValidateBags({std::vector<std::int64_t>{id}, std::vector<std::int64_t>{0, 1}}, num_rows)
+              .code(),
+          StatusCode::kOutOfRange)
+          << id << " in " << num_rows;
 }
 
 TEST(BagsTest, OnlyAnIdOutsideTheTableIsOutOfRange) {

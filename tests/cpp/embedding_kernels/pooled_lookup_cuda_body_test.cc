@@ -31,8 +31,8 @@ std::vector<float> RunOnHost(const Table& table, const Bags& bags, Pooling pooli
   const PooledLookupCudaArgs args{static_cast<const std::uint8_t*>(table.data),
                                   table.dim,
                                   table.format,
-                                  bags.values.data(),
-                                  bags.offsets.data(),
+                                  bags.values.indexes(),
+                                  bags.offsets.indexes(),
                                   bags.weights_or_null(),
                                   pooling,
                                   bags.num_bags(),
@@ -51,6 +51,9 @@ std::vector<float> RunOnHost(const Table& table, const Bags& bags, Pooling pooli
     case RowFormat::kInt8Rowwise:
       RunGrid<RowFormat::kInt8Rowwise>(args, num_blocks);
       break;
+    case RowFormat::kInt4Rowwise:
+      RunGrid<RowFormat::kInt4Rowwise>(args, num_blocks);
+      break;
   }
   return out;
 }
@@ -67,7 +70,7 @@ TEST(PooledLookupCudaBodyTest, EveryThreadOfAnyGridTogetherMatchesTheReference) 
               reference::PooledLookup(table.decoded, dim, view, pooling);
           const std::vector<float> got = RunOnHost(table.view, view, pooling, 1);
           // As in pooled_lookup_test.cc.
-          const double tolerance = format == RowFormat::kInt8Rowwise ? 2e-3 : 1e-4;
+          const double tolerance = IsQuantized(format) ? 2e-3 : 1e-4;
           for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance);
           for (const std::int64_t num_blocks : {2, 4, 9})
             ASSERT_EQ(RunOnHost(table.view, view, pooling, num_blocks), got);

@@ -68,16 +68,23 @@ TEST_F(PooledLookupCudaTest, MatchesTheReference) {
           const Bags view = weighted ? bags.WeightedView() : bags.View();
           const DeviceArray<float> out(
               std::vector<float>(static_cast<std::size_t>(view.num_bags() * dim), NAN));
-          ASSERT_EQ(PooledLookupCuda({rows.get(), dim, format, values.get(), offsets.get(),
-                                      weighted ? weights.get() : nullptr, pooling, view.num_bags(),
-                                      out.get(), dim},
+          ASSERT_EQ(PooledLookupCuda({rows.get(),
+                                      dim,
+                                      format,
+                                      {values.get(), true},
+                                      {offsets.get(), true},
+                                      weighted ? weights.get() : nullptr,
+                                      pooling,
+                                      view.num_bags(),
+                                      out.get(),
+                                      dim},
                                      nullptr),
                     cudaSuccess);
           const std::vector<float> got = out.ToHost();
           const std::vector<double> want =
               reference::PooledLookup(table.decoded, dim, view, pooling);
           // As in pooled_lookup_test.cc.
-          const double tolerance = format == RowFormat::kInt8Rowwise ? 2e-3 : 1e-4;
+          const double tolerance = IsQuantized(format) ? 2e-3 : 1e-4;
           for (std::size_t i = 0; i < want.size(); ++i)
             ASSERT_NEAR(got[i], want[i], tolerance) << i;
         }
@@ -85,8 +92,9 @@ TEST_F(PooledLookupCudaTest, MatchesTheReference) {
 }
 
 TEST_F(PooledLookupCudaTest, EmptyBatchLaunchesNothing) {
-  const PooledLookupCudaArgs args{
-      nullptr, 8, RowFormat::kFloat32, nullptr, nullptr, nullptr, Pooling::kSum, 0, nullptr, 8};
+  const PooledLookupCudaArgs args{nullptr,         8,       RowFormat::kFloat32, {nullptr, true},
+                                  {nullptr, true}, nullptr, Pooling::kSum,       0,
+                                  nullptr,         8};
   EXPECT_EQ(PooledLookupCuda(args, nullptr), cudaSuccess);
 }
 

@@ -45,7 +45,7 @@ TEST(PooledLookupTest, MatchesTheReference) {
                 reference::PooledLookup(table.decoded, dim, view, pooling);
             // float32 sums of up to 300 terms of about 1; an int8 table's codes and biases sum to
             // some hundreds each before they cancel.
-            const double tolerance = format == RowFormat::kInt8Rowwise ? 2e-3 : 1e-4;
+            const double tolerance = IsQuantized(format) ? 2e-3 : 1e-4;
             for (std::size_t i = 0; i < want.size(); ++i)
               ASSERT_NEAR(got[i], want[i], tolerance) << i;
           }
@@ -118,6 +118,23 @@ TEST(PooledLookupTest, BitsDependOnTheBagAlone) {
                                once.data() + b * dim, dim));
         }
       }
+  });
+}
+
+TEST(PooledLookupTest, Int32IdsAndOffsetsGiveTheSameBits) {
+  testing::ForEachCpuTarget([] {
+    std::mt19937 rng(kSeed);
+    for (const RowFormat format : kFormats) {
+      const OwnedTable table = RandomTable(format, kNumRows, 24, rng);
+      OwnedBags bags = RandomBags(kNumRows, 20, rng);
+      const std::vector<float> want = Lookup(table.view, bags.WeightedView(), Pooling::kMean);
+      for (const bool narrow_values : {false, true})
+        for (const bool narrow_offsets : {false, true}) {
+          const Bags view = bags.View32(narrow_values, narrow_offsets);
+          ASSERT_TRUE(ValidateBags(view, kNumRows).ok());
+          EXPECT_EQ(Lookup(table.view, view, Pooling::kMean), want);
+        }
+    }
   });
 }
 

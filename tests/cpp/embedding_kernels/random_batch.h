@@ -15,7 +15,7 @@ namespace feedfast::embedding_kernels {
 
 constexpr std::uint32_t kSeed = 20240601;
 constexpr RowFormat kFormats[] = {RowFormat::kFloat32, RowFormat::kFloat16, RowFormat::kBfloat16,
-                                  RowFormat::kInt8Rowwise};
+                                  RowFormat::kInt8Rowwise, RowFormat::kInt4Rowwise};
 constexpr Pooling kPoolings[] = {Pooling::kSum, Pooling::kMean, Pooling::kSqrtN};
 
 // Bags that own their arrays.
@@ -23,12 +23,21 @@ struct OwnedBags {
   std::vector<std::int64_t> values;
   std::vector<std::int64_t> offsets = {0};
   std::vector<float> weights;
+  std::vector<std::int32_t> values32;  // the same integers, filled by View32
+  std::vector<std::int32_t> offsets32;
 
   void Add(const std::vector<std::int64_t>& ids) {
     values.insert(values.end(), ids.begin(), ids.end());
     offsets.push_back(static_cast<std::int64_t>(values.size()));
   }
   Bags View() const { return {values, offsets}; }
+  // int32 ids where `narrow_values` is set, int32 offsets where `narrow_offsets` is.
+  Bags View32(bool narrow_values, bool narrow_offsets) {
+    values32.assign(values.begin(), values.end());
+    offsets32.assign(offsets.begin(), offsets.end());
+    return {narrow_values ? IndexSpan(values32) : IndexSpan(values),
+            narrow_offsets ? IndexSpan(offsets32) : IndexSpan(offsets), Span<const float>(weights)};
+  }
   Bags WeightedView() const { return {values, offsets, Span<const float>(weights)}; }
 };
 
@@ -75,8 +84,8 @@ inline OwnedTable RandomTable(RowFormat format, std::int64_t num_rows, std::int6
   const std::vector<float> x = RandomFloats(num_rows * dim, rng);
   OwnedTable table;
   table.bytes.resize(static_cast<std::size_t>(num_rows * RowBytes(format, dim)));
-  if (format == RowFormat::kInt8Rowwise)
-    QuantizeRows(x.data(), num_rows, dim, table.bytes.data(), 1);
+  if (IsQuantized(format))
+    QuantizeRows(x.data(), num_rows, dim, format, RangeMethod::kMinMax, table.bytes.data(), 1);
   for (std::int64_t r = 0; r < num_rows; ++r) {
     std::uint8_t* row = table.bytes.data() + r * RowBytes(format, dim);
     for (std::int64_t j = 0; j < dim; ++j) {
@@ -96,7 +105,10 @@ inline OwnedTable RandomTable(RowFormat format, std::int64_t num_rows, std::int6
         std::uint16_t header[2];
         std::memcpy(header, row, sizeof header);
         const double scale = HalfToFloat(header[0]);
-        table.decoded.push_back(scale * row[kInt8HeaderBytes + j] + HalfToFloat(header[1]));
+        const int code = format == RowFormat::kInt8Rowwise
+                             ? row[kInt8HeaderBytes + j]
+                             : row[kInt8HeaderBytes + j / 2] >> (4 * (j % 2)) & 15;
+        table.decoded.push_back(scale * code + HalfToFloat(header[1]));
       }
     }
   }

@@ -60,10 +60,12 @@ class RandomModel {
       packed_.push_back(std::make_unique<std::vector<std::uint8_t>>(static_cast<std::size_t>(
           table->num_rows * (embedding_kernels::kInt8HeaderBytes + table->dim))));
       std::uint8_t* packed = packed_.back()->data();
-      embedding_kernels::QuantizeRows(floats, table->num_rows, table->dim, packed, 1);
-      embedding_kernels::DequantizeRows(packed, table->num_rows, table->dim, floats, 1);
+      embedding_kernels::QuantizeRows(floats, table->num_rows, table->dim,
+                                      embedding_kernels::RowFormat::kInt8Rowwise,
+                                      embedding_kernels::RangeMethod::kMinMax, packed, 1);
       table->data = packed;
       table->format = embedding_kernels::RowFormat::kInt8Rowwise;
+      embedding_kernels::DequantizeRows(*table, floats, 1);
     }
   }
 
