@@ -16,17 +16,23 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
-Unit = Literal["ns", "us", "ms", "s", "bytes", "bits/key", "bytes/key", "GFLOP/s", "examples/s"]
+Unit = Literal[
+    "ns", "us", "ms", "s", "bytes", "bits/key", "bytes/key", "share", "GFLOP/s", "examples/s"
+]
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
-    """How a workload runs: `threads` for every measured side; `quick` for smoke tests of it."""
+    """How a workload runs: `threads` for every measured side; `quick` for smoke tests of it.
+
+    `only` names one part of a workload that has parts; the others ignore it.
+    """
 
     threads: int = 1
     quick: bool = False
+    only: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `feedfast bench`."""
     parser.add_argument("name", help="a workload of benchmarks/workloads, or 'all'")
     parser.add_argument("--threads", type=int, default=1, help="threads of every measured side")
+    parser.add_argument("--only", metavar="PART", help="one part, such as a kind of keys of vocab")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that it runs, not how fast"
     )
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(as_json=args.json)
     folder = bench.find_workloads()
     names = bench.workload_names(folder) if args.name == "all" else [args.name]
-    options = bench.BenchOptions(threads=args.threads, quick=args.quick)
+    options = bench.BenchOptions(threads=args.threads, quick=args.quick, only=args.only)
     rows: list[bench.BenchRow] = []
     for name in names:
         workload = bench.load_workload(name, folder)
