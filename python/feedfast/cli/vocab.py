@@ -122,11 +122,16 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="text vocabulary, a key per line in the order of the ids")
+    parser.add_argument(
+        "input",
+        help="text vocabulary with a key per line in the order of the ids, a SavedModel folder "
+        "with one as its asset, or a .keras model with a StringLookup layer",
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
-        "--first-row", type=int, default=1, help="row of the first key; rows below it are OOV"
+        "--first-row", type=int, default=1, help="row of the first key of a text vocabulary"
     )
+    parser.add_argument("--layer", help="StringLookup of a .keras model; default: the only one")
     _add_build_options(parser)
 
 
@@ -367,13 +372,42 @@ def _convert(args: argparse.Namespace, console: Console) -> None:
     _require_writable(args.out)
     if args.first_row < 1:
         raise ValueError(f"--first-row {args.first_row} is below 1; row 0 is for unknown keys")
-    if key_input.is_parquet(args.input):
-        raise ValueError(f"{args.input} is Parquet; use vocab build with --rows")
-    keys = read_lines(args.input)
+    path = Path(args.input)
+    if path.suffix == ".keras":
+        _convert_keras(args, console)
+        return
+    if args.layer is not None:
+        raise ValueError(f"--layer {args.layer} goes with a .keras model; {path} is none")
+    if (path / "saved_model.pb").is_file():
+        path = _only_asset(path)
+    elif key_input.is_parquet(args.input):
+        raise ValueError(f"{path} is Parquet; use vocab build with --rows")
+    keys = read_lines(path)
     if len(keys) == 0:
-        raise ValueError(f"{args.input}: no keys")
+        raise ValueError(f"{path}: no keys")
     rows = np.arange(args.first_row, args.first_row + len(keys), dtype=np.int64)
     console.result(_write_vocabulary(args, console, keys, rows))
+
+
+def _convert_keras(args: argparse.Namespace, console: Console) -> None:
+    from feedfast.tf.keras_vocabulary import read_keras_vocabulary
+
+    if args.first_row != 1:
+        raise ValueError("--first-row goes with a text vocabulary; a layer has its own ids")
+    if not Path(args.input).is_file():
+        raise FileNotFoundError(f"{args.input} does not exist")
+    found = read_keras_vocabulary(args.input, args.layer)
+    report = _write_vocabulary(args, console, found.keys, found.ids)
+    console.note(f"rows are the ids of layer {found.layer!r}; unknown keys have row 0")
+    console.result({**report, "layer": found.layer, "num_oov_indices": found.num_oov_indices})
+
+
+def _only_asset(model: Path) -> Path:
+    assets = sorted(path for path in (model / "assets").glob("*") if path.is_file())
+    if len(assets) != 1:
+        names = ", ".join(str(path) for path in assets) or "none"
+        raise ValueError(f"{model} has {len(assets)} assets; name the text file itself: {names}")
+    return assets[0]
 
 
 def _require_writable(path: Path) -> None:
