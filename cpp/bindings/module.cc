@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterMph(m);
   feedfast::bindings::RegisterPackedKeys(m);
   feedfast::bindings::RegisterStatelessHash(m);
+  feedfast::bindings::RegisterLiveVocabulary(m);
   feedfast::bindings::RegisterRuntime(m);
   feedfast::bindings::RegisterStore(m);
   feedfast::bindings::RegisterGatedMlp(m);

@@ -9,6 +9,7 @@ from __future__ import annotations
 from feedfast._core import __version__
 from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
+from feedfast.live_vocabulary import LiveVocabulary
 from feedfast.quantize import QuantizedTable
 from feedfast.scorer import BatchResult, Request, RequestBatch, Result, Scorer
 from feedfast.store import ModelStore
@@ -21,6 +22,7 @@ __all__ = [
     "GatedLayer",
     "GatedMLP",
     "LeafEncoder",
+    "LiveVocabulary",
     "ModelStore",
     "QuantizedTable",
     "Request",

@@ -77,6 +77,39 @@ def quotient_remainder_rows(
     keys: object, *, seed: int, num_quotients: int, num_remainders: int
 ) -> NDArray[np.int64]: ...
 
+# mph: cpp/bindings/register_live_vocabulary.cc
+class LiveCounts:
+    num_keys: int
+    num_rows: int
+    max_num_rows: int
+    num_segments: int
+    num_frozen: int
+    num_overlay: int
+    num_exceptions: int
+    num_refused: int
+    nbytes: int
+
+class LiveVocabulary:
+    def __init__(
+        self,
+        snapshot: Vocabulary,
+        *,
+        capacity: int,
+        min_count: int,
+        expire_after: float,
+        max_key_bytes: int,
+        seed: int,
+    ) -> None: ...
+    @staticmethod
+    def from_image(snapshot: Vocabulary, image: Buffer) -> LiveVocabulary: ...
+    def lookup(self, keys: object) -> NDArray[np.int64]: ...
+    def observe(self, keys: object, time: float, *, new: bool) -> NDArray[np.int64]: ...
+    def expire(self, time: float) -> None: ...
+    def take_evicted_rows(self) -> NDArray[np.int64]: ...
+    def compact(self) -> int: ...
+    def image(self) -> bytes: ...
+    def counts(self) -> LiveCounts: ...
+
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
 def pooled_lookup_float32(
     table: NDArray[np.float32],
