@@ -9,14 +9,15 @@
 #include <type_traits>
 #include <utility>
 
+#include "cpp/common/huge_pages.h"
 #include "cpp/common/span.h"
 
 namespace feedfast {
 
 inline constexpr std::int64_t kCacheLineBytes = 64;
 
-// `size` zeroed elements whose first byte lies on a cache line. Move-only; a move leaves
-// the source empty. Throws std::bad_alloc.
+// `size` zeroed elements whose first byte lies on a cache line, and in huge pages where they fill
+// two and the system has some. Move-only; a move leaves the source empty. Throws std::bad_alloc.
 template <typename T>
 class AlignedBuffer {
   static_assert(std::is_trivially_copyable_v<T>, "AlignedBuffer holds plain data");
@@ -42,19 +43,22 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const noexcept {
-      ::operator delete (p, std::align_val_t{kCacheLineBytes});
-    }
+    std::align_val_t alignment{kCacheLineBytes};
+    void operator()(T* p) const noexcept { ::operator delete(p, alignment); }
   };
 
-  static T* Allocate(std::int64_t size) {
+  static std::unique_ptr<T, Free> Allocate(std::int64_t size) {
     if (size <= 0) return nullptr;
     if (size > std::numeric_limits<std::int64_t>::max() / static_cast<std::int64_t>(sizeof(T)))
       throw std::bad_alloc();
-    const auto bytes = static_cast<std::size_t>(size) * sizeof(T);
-    void* p = ::operator new (bytes, std::align_val_t{kCacheLineBytes});
-    std::memset(p, 0, bytes);
-    return static_cast<T*>(p);
+    const std::int64_t bytes = size * static_cast<std::int64_t>(sizeof(T));
+    const bool huge = bytes >= 2 * kHugePageBytes;
+    const std::align_val_t alignment{
+        static_cast<std::size_t>(huge ? kHugePageBytes : kCacheLineBytes)};
+    void* p = ::operator new(static_cast<std::size_t>(bytes), alignment);
+    if (huge) AdviseHugePages({static_cast<const std::uint8_t*>(p), bytes});
+    std::memset(p, 0, static_cast<std::size_t>(bytes));
+    return {static_cast<T*>(p), Free{alignment}};
   }
 
   std::unique_ptr<T, Free> data_;

@@ -10,10 +10,10 @@
 #include <limits>
 #include <utility>
 
+#include "cpp/common/huge_pages.h"
+
 namespace feedfast {
 namespace {
-
-constexpr std::int64_t kHugePageBytes = std::int64_t{2} << 20;
 
 std::int64_t PageBytes() {
   static const std::int64_t bytes = ::sysconf(_SC_PAGESIZE);

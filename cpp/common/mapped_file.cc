@@ -9,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "cpp/common/huge_pages.h"
+
 namespace feedfast {
 namespace {
 
@@ -39,7 +41,9 @@ StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   if (address == MAP_FAILED)
     return ResourceExhausted("cannot map '", path, "' (", info.st_size,
                              " bytes): ", std::strerror(errno));
-  return MappedFile({static_cast<const std::uint8_t*>(address), info.st_size});
+  const Span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(address), info.st_size);
+  if (bytes.size() >= kHugePageBytes) AdviseHugePages(bytes);
+  return MappedFile(bytes);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}

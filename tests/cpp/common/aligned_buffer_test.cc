@@ -14,6 +14,14 @@ TEST(AlignedBufferTest, IsZeroedAndStartsACacheLine) {
   for (const float value : buffer.span()) EXPECT_EQ(value, 0.0f);
 }
 
+TEST(AlignedBufferTest, BigOnesAreZeroedAndStartAHugePage) {
+  AlignedBuffer<std::int64_t> buffer(3 * kHugePageBytes / 8 + 1);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer.data()) % kHugePageBytes, 0u);
+  for (const std::int64_t value : buffer.span()) ASSERT_EQ(value, 0);
+  buffer = AlignedBuffer<std::int64_t>(1);  // freed as it was allocated
+  EXPECT_EQ(buffer[0], 0);
+}
+
 TEST(AlignedBufferTest, MoveLeavesTheSourceEmpty) {
   AlignedBuffer<int> first(3);
   first[2] = 7;
