@@ -70,30 +70,36 @@ BENCHMARK(BM_BuildVocabulary)
     ->ArgsProduct({{100'000, 1'000'000}, {0, 1}})
     ->Unit(benchmark::kMillisecond);
 
-// The choice of group_bits and keys_per_bucket (in hundredths) that the presets make.
+// The choice of seed_bits and keys_per_bucket (in hundredths) that the presets make.
 void BM_BuildPerfectHash(benchmark::State& state) {
+  const std::int64_t num_keys = state.range(0);
   std::mt19937_64 random(20'240'601);
-  std::vector<KeyCode> codes(1'000'000);
+  std::vector<KeyCode> codes(static_cast<std::size_t>(num_keys));
   for (KeyCode& code : codes) code = random();
   SortCodes(codes, 1);
-  const PerfectHashOptions options = {static_cast<int>(state.range(0)),
-                                      static_cast<double>(state.range(1)) / 100};
+  const PerfectHashOptions options = {static_cast<int>(state.range(1)),
+                                      static_cast<double>(state.range(2)) / 100};
   double bits_per_key = 0;
+  double bumped = 0;
   for (auto _ : state) {
-    const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options);
+    const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options, /*threads=*/1);
     if (!parts.ok()) std::abort();
-    const MonotoneShape holes(static_cast<std::int64_t>(parts->holes.size()), 1'000'000);
-    bits_per_key = 8.0 *
-                   static_cast<double>(static_cast<std::int64_t>(parts->seeds.size()) +
-                                       holes.low_bytes + holes.high_words * 8) /
-                   1e6;
+    const MonotoneShape holes(static_cast<std::int64_t>(parts->holes.size()), num_keys);
+    const std::int64_t bytes = static_cast<std::int64_t>(parts->seeds.size()) + holes.low_bytes +
+                               (holes.high_words + holes.num_samples) * 8;
+    bits_per_key = 8.0 * static_cast<double>(bytes) / static_cast<double>(num_keys);
+    bumped = static_cast<double>(parts->holes.size()) / static_cast<double>(num_keys);
   }
   state.counters["bits_per_key"] = bits_per_key;
-  state.SetItemsProcessed(state.iterations() * 1'000'000);
+  state.counters["holes_per_key"] = bumped;
+  state.SetItemsProcessed(state.iterations() * num_keys);
 }
 BENCHMARK(BM_BuildPerfectHash)
-    ->ArgNames({"group_bits", "keys_per_bucket_100"})
-    ->ArgsProduct({{3, 4, 5, 8}, {450, 490, 530}})
+    ->ArgNames({"keys", "seed_bits", "keys_per_bucket_100"})
+    ->ArgsProduct({{1'000'000}, {8}, {475, 495, 515}})
+    ->ArgsProduct({{1'000'000}, {10}, {595, 615, 635}})
+    ->ArgsProduct({{1'000'000}, {12}, {720, 740, 760}})
+    ->ArgsProduct({{10'000, 100'000}, {10}, {615}})
     ->Unit(benchmark::kMillisecond);
 
 // Uniform keys, all known: no cache helps, unlike the skewed ones of a feed.

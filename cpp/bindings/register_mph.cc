@@ -91,7 +91,7 @@ py::dict Describe(const mph::Vocabulary& vocabulary) {
                                    layout.sections[static_cast<std::size_t>(i)].begin,
                                    layout.sections[static_cast<std::size_t>(i)].size));
   py::dict description;
-  description["version"] = mph::kImageVersion;
+  description["version"] = shape.version;
   description["num_keys"] = shape.num_keys;
   description["num_rows"] = shape.num_rows;
   description["fingerprint_bits"] = shape.fingerprint_bits;

@@ -30,6 +30,16 @@ inline std::uint64_t LoadPacked(const std::uint8_t* packed, int width, std::int6
          ((std::uint64_t{1} << width) - 1);
 }
 
+// The same for width <= 25 in an array without spare bytes: reads the word that ends with the last
+// byte of the element, so 3 bytes before the array have to be readable.
+inline std::uint32_t LoadPackedByEnd(const std::uint8_t* packed, int width,
+                                     std::int64_t i) noexcept {
+  const std::int64_t bit = i * width;
+  const std::int64_t first_byte = ((bit + width + 7) >> 3) - 4;
+  return (LoadUnaligned<std::uint32_t>(packed + first_byte) >> (bit - first_byte * 8)) &
+         ((std::uint32_t{1} << width) - 1);
+}
+
 // Writes element i of an array that is zero there. Requires value < 2^width.
 inline void StorePacked(std::uint8_t* packed, int width, std::int64_t i,
                         std::uint64_t value) noexcept {

@@ -6,148 +6,146 @@
 
 #include "cpp/common/aligned_buffer.h"
 #include "cpp/common/parallel_for.h"
+#include "cpp/mph/packed_ints.h"
+#include "cpp/mph/perfect_hash_placer.h"
 
 namespace feedfast::mph {
 namespace {
 
-// Bits of occupied slots, with spare bytes so that a window of 32 bits anywhere is one word read.
-class SlotSet {
- public:
-  explicit SlotSet(std::int64_t num_slots) : bytes_(num_slots / 8 + 9) {}
-
-  bool Contains(std::int64_t slot) const noexcept {
-    return ((bytes_[slot >> 3] >> (slot & 7)) & 1) != 0;
-  }
-  void Insert(std::int64_t slot) noexcept {
-    bytes_[slot >> 3] = static_cast<std::uint8_t>(bytes_[slot >> 3] | (1U << (slot & 7)));
-  }
-  // Bit i tells whether slot first + i is occupied, for i < 57.
-  std::uint64_t Window(std::int64_t first) const noexcept {
-    return LoadUnaligned<std::uint64_t>(bytes_.data() + (first >> 3)) >> (first & 7);
-  }
-
- private:
-  AlignedBuffer<std::uint8_t> bytes_;
-};
-
-// Buckets above this size are bumped unseen; none is that big for uniform codes.
-constexpr std::int64_t kMaxBucket = 64;
-
-bool HasEqual(const std::int64_t* values, std::int64_t size) noexcept {
-  for (std::int64_t i = 1; i < size; ++i)
-    for (std::int64_t j = 0; j < i; ++j)
-      if (values[i] == values[j]) return true;
-  return false;
+// The least code of a segment. Requires 0 <= segment < num_segments.
+KeyCode FirstCode(std::int64_t segment, std::uint64_t num_segments) noexcept {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<KeyCode>(((static_cast<Wide>(segment) << 64) + num_segments - 1) /
+                              num_segments);
 }
 
-// Places the keys of one level, bucket by bucket.
+// Places the keys of one level, in chunks of consecutive segments: the insides of all chunks first,
+// independent of each other, then the buckets whose slots may lie in the next chunk. Chunks are a
+// function of the shape, so the result does not depend on the number of threads.
 class LevelBuilder {
  public:
-  LevelBuilder(Span<const KeyCode> codes, const LevelShape& shape, int group_bits)
+  LevelBuilder(Span<const KeyCode> codes, const LevelShape& shape, const HashFormat& format)
       : codes_(codes),
         shape_(shape),
-        level_(shape, group_bits, /*level_first_bucket=*/0, /*level_first_slot=*/0),
-        group_bits_(group_bits),
-        starts_(static_cast<std::size_t>(shape.num_buckets) + 1),
-        occupied_(shape.num_slots) {
-    std::int64_t next = 0;
-    for (std::int64_t bucket = 0; bucket < shape.num_buckets; ++bucket) {
-      starts_[static_cast<std::size_t>(bucket)] = next;
-      while (next < codes.size() && level_.Bucket(codes[next]) == bucket) ++next;
+        format_(format),
+        level_(shape, format, /*level_first_bucket=*/0, /*level_first_slot=*/0),
+        segment_buckets_(std::int64_t{1} << level_.segment_bits),
+        seeds_(shape.num_buckets) {
+    const std::int64_t num_segments = shape.num_buckets / segment_buckets_;
+    const std::int64_t num_chunks = std::max<std::int64_t>(num_segments / kChunkSegments, 1);
+    for (std::int64_t i = 0; i < num_chunks; ++i) {
+      Chunk chunk;
+      chunk.first_segment = i * kChunkSegments;
+      chunk.end_segment = i + 1 < num_chunks ? (i + 1) * kChunkSegments : num_segments;
+      chunk.first_slot = FirstSlot(chunk.first_segment);
+      chunk.end_slot = i + 1 < num_chunks ? FirstSlot(chunk.end_segment) : shape.num_slots;
+      chunk.inside_segment = chunk.end_segment;
+      if (i + 1 < num_chunks)
+        while (FirstSlot(chunk.inside_segment) + level_.reach > chunk.end_slot)
+          --chunk.inside_segment;
+      chunks_.push_back(std::move(chunk));
     }
-    starts_.back() = next;
   }
 
-  // Writes the seed of every bucket and appends the codes of the next level to `bumped`.
-  //
-  // Big buckets go first, because they are the hardest to place, but only within a window that
-  // moves from left to right, because the slices of far buckets do not meet (the paper
-  // keeps a priority queue for it). Here bucket b of size k is due at time b - lead(k), so time t
-  // looks at one bucket per size, b = t + lead(k), and every bucket comes up exactly once.
-  void Run(std::uint8_t* seeds, std::vector<KeyCode>* bumped) {
-    std::int64_t leads[kNumSizes + 1];
-    // In buckets, how far the biggest ones run ahead.
-    const double lead = kLeadShare * static_cast<double>(level_.offset_mask + 1) *
-                        static_cast<double>(shape_.num_buckets) /
-                        static_cast<double>(shape_.num_slots);
-    for (std::int64_t size = 1; size <= kNumSizes; ++size)
-      leads[size] = static_cast<std::int64_t>(lead * static_cast<double>(size - 1) /
-                                              static_cast<double>(kNumSizes - 1));
-    for (std::int64_t time = -leads[kNumSizes]; time < shape_.num_buckets; ++time)
-      for (std::int64_t size = kNumSizes; size >= 1; --size) {
-        const std::int64_t bucket = time + leads[size];
-        if (bucket < 0 || bucket >= shape_.num_buckets) continue;
-        const Span<const KeyCode> keys = Bucket(bucket);
-        if (std::min(keys.size(), kNumSizes) != size) continue;
-        seeds[bucket] = static_cast<std::uint8_t>(FindSeed(keys));
-        if (seeds[bucket] != 0)
-          Place(keys, seeds[bucket]);
-        else
-          for (const KeyCode code : keys) bumped->push_back(Remix(code));
-      }
+  void Run(int threads) {
+    const auto num_chunks = static_cast<std::int64_t>(chunks_.size());
+    ParallelFor(num_chunks, /*grain=*/1, threads, [&](std::int64_t begin, std::int64_t end) {
+      BucketPlacer placer(shape_, level_, format_);
+      for (std::int64_t i = begin; i < end; ++i) PlaceInside(&placer, &At(i));
+    });
+    ParallelFor(num_chunks - 1, /*grain=*/1, threads, [&](std::int64_t begin, std::int64_t end) {
+      BucketPlacer placer(shape_, level_, format_);
+      for (std::int64_t i = begin; i < end; ++i) PlaceBorder(&placer, &At(i), &At(i + 1));
+    });
   }
 
-  SlotSet TakeOccupied() && noexcept { return std::move(occupied_); }
+  // The packed seeds.
+  void WriteSeeds(std::uint8_t* packed) const noexcept {
+    std::uint64_t word = 0;
+    int width = 0;
+    for (const std::uint16_t seed : seeds_.span()) {
+      word |= static_cast<std::uint64_t>(seed) << width;
+      for (width += format_.seed_bits; width >= 8; width -= 8, word >>= 8)
+        *packed++ = static_cast<std::uint8_t>(word);
+    }
+  }
+
+  // The codes that the next level places, ascending.
+  std::vector<KeyCode> BumpedCodes(int threads) const {
+    std::vector<KeyCode> bumped;
+    for (const KeyCode code : codes_)
+      if (seeds_[level_.Bucket(code)] == 0) bumped.push_back(Remix(code));
+    SortCodes(bumped, threads);
+    return bumped;
+  }
+
+  bool Contains(std::int64_t slot) const noexcept {
+    const auto after = std::upper_bound(
+        chunks_.begin(), chunks_.end(), slot,
+        [](std::int64_t value, const Chunk& chunk) { return value < chunk.first_slot; });
+    return std::prev(after)->occupied.Contains(slot);
+  }
+
+  // Calls body(slot) for each slot below `end` without a key, ascending.
+  template <typename Body>
+  void ForEachFree(std::int64_t end, const Body& body) const {
+    for (const Chunk& chunk : chunks_)
+      chunk.occupied.ForEachFree(chunk.first_slot, std::min(chunk.end_slot, end), body);
+  }
 
  private:
-  // Sizes from kNumSizes on are one class. It and the share of a slice that the biggest buckets run
-  // ahead were found by a search over 10^5 keys; the optimum is flat.
-  static constexpr std::int64_t kNumSizes = 8;
-  static constexpr double kLeadShare = 0.75;
+  // About 400 000 keys. A border costs some holes: bits per key grow by 0.1% over a single chunk.
+  static constexpr std::int64_t kChunkSegments = 4096;
 
-  Span<const KeyCode> Bucket(std::int64_t bucket) const noexcept {
-    const std::int64_t start = starts_[static_cast<std::size_t>(bucket)];
-    return codes_.subspan(start, starts_[static_cast<std::size_t>(bucket) + 1] - start);
+  struct Chunk {
+    std::int64_t first_segment = 0;
+    std::int64_t inside_segment = 0;  // from here on slots may lie in the next chunk
+    std::int64_t end_segment = 0;
+    std::int64_t first_slot = 0;
+    std::int64_t end_slot = 0;
+    SlotSet occupied;
+  };
+
+  Chunk& At(std::int64_t i) noexcept { return chunks_[static_cast<std::size_t>(i)]; }
+
+  std::int64_t FirstSlot(std::int64_t segment) const noexcept {
+    return level_.Slice(FirstCode(segment, level_.num_segments));
   }
 
-  // The seed that puts all keys on free slots with the smallest sum of slots (so that the left
-  // fills up before the window leaves it); the smaller seed of two equal ones; 0 if there is none.
-  std::uint64_t FindSeed(Span<const KeyCode> keys) const noexcept {
-    if (keys.size() > kMaxBucket) return 0;
-    const std::int64_t size = keys.size();
-    std::int64_t slices[kMaxBucket];
-    KeyCode codes[kMaxBucket];
-    for (std::int64_t i = 0; i < size; ++i) {
-      codes[i] = keys[i];
-      slices[i] = level_.Slice(codes[i]);
-    }
-    const std::uint64_t no_shift = ~std::uint64_t{0} << (1 << (8 - group_bits_));
-    std::uint64_t best_seed = 0;
-    std::int64_t best_sum = 0;
-    for (std::uint64_t group = 0; group < std::uint64_t{1} << group_bits_; ++group) {
-      // Shift 0 of group 0 would be seed 0.
-      std::uint64_t taken = group == 0 ? no_shift | 1 : no_shift;
-      std::int64_t firsts[kMaxBucket];
-      std::int64_t sum = 0;
-      std::int64_t i = 0;
-      for (; i < size && ~taken != 0; ++i) {
-        firsts[i] = slices[i] + level_.Offset(codes[i], group);
-        sum += firsts[i];
-        taken |= occupied_.Window(firsts[i]);
-      }
-      if (~taken == 0) continue;
-      const int shift = __builtin_ctzll(~taken);
-      sum += shift * size;
-      if ((best_seed != 0 && sum >= best_sum) || HasEqual(firsts, i)) continue;
-      best_sum = sum;
-      best_seed = static_cast<std::uint64_t>(shift) << group_bits_ | group;
-    }
-    return best_seed;
+  void PlaceSegments(BucketPlacer* placer, std::int64_t first, std::int64_t end,
+                     SlotSet* occupied) {
+    const auto begin_of = [&](std::int64_t segment) {
+      if (static_cast<std::uint64_t>(segment) == level_.num_segments) return codes_.end();
+      return std::lower_bound(codes_.begin(), codes_.end(),
+                              FirstCode(segment, level_.num_segments));
+    };
+    const KeyCode* begin = begin_of(first);
+    placer->Place({begin, begin_of(end) - begin}, first * segment_buckets_,
+                  seeds_.span().subspan(first * segment_buckets_, (end - first) * segment_buckets_),
+                  occupied);
   }
 
-  void Place(Span<const KeyCode> keys, std::uint64_t seed) noexcept {
-    const std::uint64_t group = seed & ((std::uint64_t{1} << group_bits_) - 1);
-    const auto shift = static_cast<std::int64_t>(seed >> group_bits_);
-    for (const KeyCode code : keys)
-      occupied_.Insert(level_.Slice(code) + level_.Offset(code, group) + shift);
+  void PlaceInside(BucketPlacer* placer, Chunk* chunk) {
+    chunk->occupied = SlotSet(chunk->first_slot, chunk->end_slot);
+    PlaceSegments(placer, chunk->first_segment, chunk->inside_segment, &chunk->occupied);
+  }
+
+  void PlaceBorder(BucketPlacer* placer, Chunk* left, Chunk* right) {
+    SlotSet occupied(FirstSlot(left->inside_segment), left->end_slot + level_.reach);
+    occupied.Merge(left->occupied);
+    occupied.Merge(right->occupied);
+    PlaceSegments(placer, left->inside_segment, left->end_segment, &occupied);
+    left->occupied.Merge(occupied);
+    right->occupied.Merge(occupied);
   }
 
   Span<const KeyCode> codes_;
   LevelShape shape_;
+  HashFormat format_;
   Level level_;
-  int group_bits_;
-  std::vector<std::int64_t> starts_;  // bucket b holds codes [starts[b], starts[b + 1])
-  SlotSet occupied_;
+  std::int64_t segment_buckets_;
+  AlignedBuffer<std::uint16_t> seeds_;
+  std::vector<Chunk> chunks_;
 };
 
 // Where each value of one byte begins in a range that is sorted by that byte.
@@ -184,24 +182,6 @@ void SortRange(KeyCode* first, KeyCode* last, int shift) noexcept {
   for (int d = 0; d < 256; ++d) SortRange(partition.begins[d], partition.begins[d + 1], shift - 8);
 }
 
-// The holes of slots num_keys.. of all levels, in slot order. A slot that no key has repeats the
-// hole before it, which keeps the sequence non-descending.
-std::vector<std::int64_t> MapHoles(const std::vector<LevelShape>& shapes,
-                                   const std::vector<SlotSet>& occupied, std::int64_t num_keys) {
-  std::vector<std::int64_t> holes;
-  std::int64_t hole = 0;
-  std::int64_t next = 0;  // holes below are taken; only level 0 has slots below num_keys
-  for (std::size_t level = 0; level < shapes.size(); ++level)
-    for (std::int64_t slot = level == 0 ? num_keys : 0; slot < shapes[level].num_slots; ++slot) {
-      if (occupied[level].Contains(slot)) {
-        while (occupied[0].Contains(next)) ++next;
-        hole = next++;
-      }
-      holes.push_back(hole);
-    }
-  return holes;
-}
-
 }  // namespace
 
 void SortCodes(Span<KeyCode> codes, int threads) {
@@ -213,33 +193,45 @@ void SortCodes(Span<KeyCode> codes, int threads) {
 }
 
 StatusOr<PerfectHashParts> BuildPerfectHash(Span<const KeyCode> codes,
-                                            const PerfectHashOptions& options) {
+                                            const PerfectHashOptions& options, int threads) {
   const std::int64_t num_keys = codes.size();
+  const HashFormat format = options.format();
+  const std::int64_t segment_buckets = std::int64_t{1} << format.scheme.segment_bits;
   PerfectHashParts parts;
-  std::vector<SlotSet> occupied;
+  std::vector<std::int64_t> free;  // of level 0, ascending
+  std::size_t next_free = 0;
+  std::int64_t hole = 0;
   std::vector<KeyCode> level_codes;
   for (Span<const KeyCode> rest = codes; !rest.empty(); rest = level_codes) {
     if (parts.levels.size() == kMaxLevels)
       return FailedPrecondition("perfect hash: ", rest.size(), " of ", num_keys,
                                 " keys have no slot after ", kMaxLevels, " levels");
+    const bool first = parts.levels.empty();
     LevelShape shape;
-    // Level 0 has a slot per key. Later levels get an eighth more, so that their number stays
-    // small; it costs two bits of the hole sequence per slot.
-    shape.num_slots = parts.levels.empty() ? rest.size() : rest.size() + rest.size() / 8;
+    // A slot of a later level costs an element of the hole sequence, so there are few more than
+    // keys; small levels get an eighth more, so that their number stays small.
+    shape.num_slots = rest.size() + (first ? 0 : std::min<std::int64_t>(rest.size() / 8, 64));
     shape.num_slots = std::max(shape.num_slots, kMinLevelSlots);
-    shape.num_buckets = static_cast<std::int64_t>(
-        std::ceil(static_cast<double>(rest.size()) / options.keys_per_bucket));
-    const std::size_t first_bucket = parts.seeds.size();
-    parts.seeds.resize(first_bucket + static_cast<std::size_t>(shape.num_buckets));
-    std::vector<KeyCode> bumped;
-    LevelBuilder builder(rest, shape, options.group_bits);
-    builder.Run(parts.seeds.data() + first_bucket, &bumped);
-    SortCodes(bumped, /*threads=*/1);
+    shape.num_buckets =
+        segment_buckets * static_cast<std::int64_t>(std::ceil(
+                              static_cast<double>(rest.size()) /
+                              (options.keys_per_bucket * static_cast<double>(segment_buckets))));
+    LevelBuilder builder(rest, shape, format);
+    builder.Run(threads);
+    const std::size_t seeds_before = parts.seeds.size();
+    parts.seeds.resize(seeds_before +
+                       static_cast<std::size_t>(SeedBytes(shape.num_buckets, format.seed_bits)));
+    builder.WriteSeeds(parts.seeds.data() + seeds_before);
+    if (first) builder.ForEachFree(num_keys, [&](std::int64_t slot) { free.push_back(slot); });
+    // Slots from num_keys on get the free slots in order. One that no key has repeats the hole
+    // before it, which keeps the sequence non-descending.
+    for (std::int64_t slot = first ? num_keys : 0; slot < shape.num_slots; ++slot) {
+      if (builder.Contains(slot)) hole = free[next_free++];
+      parts.holes.push_back(hole);
+    }
     parts.levels.push_back(shape);
-    occupied.push_back(std::move(builder).TakeOccupied());
-    level_codes = std::move(bumped);
+    level_codes = builder.BumpedCodes(threads);
   }
-  parts.holes = MapHoles(parts.levels, occupied, num_keys);
   return parts;
 }
 

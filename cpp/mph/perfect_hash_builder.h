@@ -8,29 +8,33 @@
 #include "cpp/common/status.h"
 #include "cpp/mph/key_hash.h"
 #include "cpp/mph/perfect_hash.h"
+#include "cpp/mph/perfect_hash_seed_kernel.h"
 
 namespace feedfast::mph {
 
 struct PerfectHashOptions {
-  int group_bits = 4;
-  double keys_per_bucket = 4.9;  // the fewest bits per key for any group_bits (bench_vocabulary)
+  int seed_bits = 10;  // kMinSeedBits..kMaxSeedBits; time grows with their number of seeds
+  double keys_per_bucket = 6.15;  // at least 1; the best one depends on seed_bits
+
+  HashFormat format() const noexcept { return {kSchemeV2, seed_bits, seed_bits - kShiftBits}; }
 };
 
-// Everything PerfectHash needs.
+// Everything PerfectHash needs besides the format.
 struct PerfectHashParts {
   std::vector<LevelShape> levels;
-  std::vector<std::uint8_t> seeds;
+  std::vector<std::uint8_t> seeds;  // packed, SeedBytes of all buckets
   std::vector<std::int64_t> holes;  // of slot num_keys + i; non-descending
 };
 
 // Sorts in place, ascending; ranges are sorted on up to `threads` threads.
 void SortCodes(Span<KeyCode> codes, int threads);
 
-// Builds the function of `codes`. Requires at least one code, ascending, no two equal, at most
-// kMaxKeys. The result depends on codes and options alone. FailedPrecondition: keys were left after
-// kMaxLevels levels, as can happen for codes that are not uniform; try another hash seed.
+// Builds the function of `codes` on up to `threads` threads. Requires at least one code, ascending,
+// no two equal, at most kMaxKeys. The result depends on codes and options alone.
+// FailedPrecondition: keys were left after kMaxLevels levels, as can happen for codes that are not
+// uniform; try another hash seed.
 StatusOr<PerfectHashParts> BuildPerfectHash(Span<const KeyCode> codes,
-                                            const PerfectHashOptions& options);
+                                            const PerfectHashOptions& options, int threads);
 
 }  // namespace feedfast::mph
 

@@ -19,9 +19,8 @@ constexpr std::int64_t kGrain = 64 * kKeyBlock;
 constexpr std::uint64_t kMaxAttempts = 16;
 
 PerfectHashOptions HashOptions(Preset preset) noexcept {
-  PerfectHashOptions options;
-  options.group_bits = preset == Preset::kFast ? 3 : 4;
-  return options;
+  return preset == Preset::kFast ? PerfectHashOptions{/*seed_bits=*/8, /*keys_per_bucket=*/4.95}
+                                 : PerfectHashOptions{/*seed_bits=*/10, /*keys_per_bucket=*/6.15};
 }
 
 // A key as error messages show it.
@@ -98,7 +97,7 @@ Vocabulary VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t 
   shape.num_rows = codes.size() + 1;
   shape.hash_seed = seed;
   shape.fingerprint_bits = options_.fingerprint_bits;
-  shape.group_bits = HashOptions(options_.preset).group_bits;
+  shape.format = HashOptions(options_.preset).format();
   shape.num_levels = static_cast<int>(parts.levels.size());
   std::copy(parts.levels.begin(), parts.levels.end(), shape.levels.begin());
   if (options_.rows.has_value() && !options_.rows->empty()) {
@@ -153,7 +152,8 @@ StatusOr<Vocabulary> VocabularyBuilder::Build() const {
       failure = FailedPrecondition("vocabulary: distinct keys share a 64-bit hash");
       continue;
     }
-    StatusOr<PerfectHashParts> parts = BuildPerfectHash(span, HashOptions(options_.preset));
+    StatusOr<PerfectHashParts> parts =
+        BuildPerfectHash(span, HashOptions(options_.preset), options_.threads);
     if (parts.ok()) return Assemble(span, seed, parts.value());
     failure = parts.status();
   }

@@ -1,5 +1,6 @@
 #include "cpp/mph/vocabulary_image.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -25,7 +26,8 @@ struct Header {
   std::uint8_t fingerprint_bits;
   std::uint8_t row_bits;
   std::uint8_t group_bits;
-  std::uint8_t zero[21];
+  std::uint8_t seed_bits;  // 0 in version 1, where seeds are bytes
+  std::uint8_t zero[20];
   struct {
     std::uint64_t num_slots;
     std::uint64_t num_buckets;
@@ -53,6 +55,11 @@ Status Damaged(const Pieces&... pieces) {
   return DataLoss("vocabulary image: ", pieces...);
 }
 
+HashFormat FormatOf(const Header& h) noexcept {
+  if (h.version == 1) return {kSchemeV1, /*seed_bits=*/8, h.group_bits};
+  return {kSchemeV2, h.seed_bits, h.group_bits};
+}
+
 // The rest of the code relies on nothing but what is checked here.
 Status CheckShape(const Header& h) {
   if (h.num_keys > kMaxKeys) return Damaged("num_keys = ", h.num_keys, " is above ", kMaxKeys);
@@ -65,9 +72,14 @@ Status CheckShape(const Header& h) {
     return Damaged("num_rows = ", h.num_rows, " is not num_keys + 1 = ", h.num_keys + 1);
   if (h.num_rows == 0 || h.num_rows > (std::uint64_t{1} << kMaxRowBits))
     return Damaged("num_rows = ", h.num_rows, " is not in 1..2^", kMaxRowBits);
-  if (h.group_bits < kMinGroupBits || h.group_bits > kMaxGroupBits)
-    return Damaged("group_bits = ", int{h.group_bits}, " is not in ", kMinGroupBits, "..",
-                   kMaxGroupBits);
+  if (h.version == 1 ? h.seed_bits != 0 : h.seed_bits < kMinSeedBits || h.seed_bits > kMaxSeedBits)
+    return Damaged("seed_bits = ", int{h.seed_bits}, " is not in ", kMinSeedBits, "..",
+                   kMaxSeedBits);
+  const HashFormat format = FormatOf(h);
+  const int least_group_bits = std::max(kMinGroupBits, format.seed_bits - kMaxShiftBits);
+  if (h.group_bits < least_group_bits || h.group_bits > std::min(kMaxGroupBits, format.seed_bits))
+    return Damaged("group_bits = ", int{h.group_bits}, " is not in ", least_group_bits, "..",
+                   std::min(kMaxGroupBits, format.seed_bits));
   if (h.num_levels > kMaxLevels || (h.num_levels == 0) != (h.num_keys == 0))
     return Damaged("num_levels = ", h.num_levels, " does not fit num_keys = ", h.num_keys);
   for (std::uint32_t i = 0; i < h.num_levels; ++i) {
@@ -81,18 +93,23 @@ Status CheckShape(const Header& h) {
     if (level.num_buckets == 0 || level.num_buckets > level.num_slots)
       return Damaged("levels[", i, "].num_buckets = ", level.num_buckets, " is not in 1..",
                      level.num_slots);
+    const std::uint64_t segment_buckets = std::uint64_t{1} << format.scheme.segment_bits;
+    if (level.num_buckets % segment_buckets != 0)
+      return Damaged("levels[", i, "].num_buckets = ", level.num_buckets, " is not a multiple of ",
+                     segment_buckets);
   }
   return OkStatus();
 }
 
 ImageShape ShapeOf(const Header& h) noexcept {
   ImageShape shape;
+  shape.version = h.version;
   shape.num_keys = static_cast<std::int64_t>(h.num_keys);
   shape.num_rows = static_cast<std::int64_t>(h.num_rows);
   shape.hash_seed = h.hash_seed;
   shape.fingerprint_bits = h.fingerprint_bits;
   shape.row_bits = h.row_bits;
-  shape.group_bits = h.group_bits;
+  shape.format = FormatOf(h);
   shape.num_levels = static_cast<int>(h.num_levels);
   for (std::uint32_t i = 0; i < h.num_levels; ++i)
     shape.levels[i] = {static_cast<std::int64_t>(h.levels[i].num_slots),
@@ -107,14 +124,14 @@ std::uint64_t HeaderChecksum(const std::uint8_t* image) noexcept {
 }  // namespace
 
 ImageLayout::ImageLayout(const ImageShape& shape) noexcept {
-  std::int64_t num_seeds = 0;
+  std::int64_t num_buckets = 0;
   std::int64_t num_slots = 0;
   for (const LevelShape& level : shape.level_span()) {
-    num_seeds += level.num_buckets;
+    num_buckets += level.num_buckets;
     num_slots += level.num_slots;
   }
   holes = MonotoneShape(num_slots - shape.num_keys, shape.num_keys);
-  sections[kSeeds].size = num_seeds;
+  sections[kSeeds].size = SeedBytes(num_buckets, shape.format.seed_bits);
   sections[kHolesLow].size = holes.low_bytes;
   sections[kHolesHigh].size = holes.high_words * 8;
   sections[kHolesSamples].size = holes.num_samples * 8;
@@ -135,8 +152,8 @@ StatusOr<ImageShape> ReadImage(Span<const std::uint8_t> image, Verify verify) {
   std::memcpy(&header, image.data(), sizeof(header));
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0)
     return Damaged("bytes 0..8 are not the magic 'FFVOCAB\\0'");
-  if (header.version != kImageVersion)
-    return Damaged("version ", header.version, " is unknown; this build reads version ",
+  if (header.version < 1 || header.version > kImageVersion)
+    return Damaged("version ", header.version, " is unknown; this build reads versions 1..",
                    kImageVersion);
   if (header.checksum != HeaderChecksum(image.data()))
     return Damaged("the header (bytes 0..", kHeaderBytes, ") does not match its checksum");
@@ -173,7 +190,8 @@ void SealImage(const ImageShape& shape, Span<std::uint8_t> image) noexcept {
   header.hash_seed = shape.hash_seed;
   header.fingerprint_bits = static_cast<std::uint8_t>(shape.fingerprint_bits);
   header.row_bits = static_cast<std::uint8_t>(shape.row_bits);
-  header.group_bits = static_cast<std::uint8_t>(shape.group_bits);
+  header.group_bits = static_cast<std::uint8_t>(shape.format.group_bits);
+  header.seed_bits = static_cast<std::uint8_t>(shape.format.seed_bits);
   for (int i = 0; i < shape.num_levels; ++i) {
     const LevelShape& level = shape.levels[static_cast<std::size_t>(i)];
     header.levels[i].num_slots = static_cast<std::uint64_t>(level.num_slots);

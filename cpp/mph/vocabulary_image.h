@@ -22,7 +22,7 @@ enum class Verify {
 // bytes, then the sections in this order, each from a multiple of 64 bytes on. Where they lie
 // follows from the counts in the header, so there are no stored offsets to distrust.
 enum Section {
-  kSeeds,         // one byte per bucket, level after level
+  kSeeds,         // packed seeds of the buckets, level after level
   kHolesLow,      // monotone sequence of holes: packed low bits
   kHolesHigh,     //   high bits
   kHolesSamples,  //   samples
@@ -31,19 +31,20 @@ enum Section {
   kNumSections
 };
 
-inline constexpr std::uint32_t kImageVersion = 1;
+inline constexpr std::uint32_t kImageVersion = 2;  // written; version 1 is read as well
 inline constexpr std::int64_t kHeaderBytes = 256;
 inline constexpr int kMaxRowBits = 48;
 
 // The counts that determine an image.
 struct ImageShape {
+  std::uint32_t version = kImageVersion;
   std::int64_t num_keys = 0;
   std::int64_t num_rows =
       1;  // rows of the table that it indexes: 0 for unknown keys, then the keys'
   std::uint64_t hash_seed = 0;
   int fingerprint_bits = 0;  // 0, 8, 16 or 32
   int row_bits = 0;          // 0: row = slot + 1, else 1..kMaxRowBits
-  int group_bits = kMinGroupBits;
+  HashFormat format;
   int num_levels = 0;  // 0 without keys
   std::array<LevelShape, kMaxLevels> levels;
 

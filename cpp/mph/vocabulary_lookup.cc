@@ -23,24 +23,30 @@ VocabularyLookup::VocabularyLookup(Span<const std::uint8_t> image, const ImageSh
     : hash_seed_(shape.hash_seed), num_rows_(shape.num_rows), row_bits_(shape.row_bits) {
   const ImageLayout layout(shape);
   const auto section = [&](Section s) { return image.data() + layout.sections[s].begin; };
-  hash_ = PerfectHash(shape.num_keys, shape.group_bits, shape.level_span(), section(kSeeds),
+  hash_ = PerfectHash(shape.num_keys, shape.format, shape.level_span(), section(kSeeds),
                       MonotoneSequence(layout.holes, section(kHolesLow), section(kHolesHigh),
                                        section(kHolesSamples)));
   packed_rows_ = section(kRows);
   holes_ = {shape.num_keys,     layout.holes.high_words, layout.holes.low_bits,
             section(kHolesLow), section(kHolesHigh),     section(kHolesSamples)};
-  tables_.group_bits = shape.group_bits;
+  tables_.seed_bits = shape.format.seed_bits;
+  tables_.group_bits = shape.format.group_bits;
   tables_.fingerprint_bits = shape.fingerprint_bits;
   tables_.seeds = section(kSeeds);
   tables_.fingerprints = section(kFingerprints);
   if (shape.num_levels == 0 ||
       shape.levels[0].num_slots > std::numeric_limits<std::uint32_t>::max())
     return;
-  const Level level(shape.levels[0], shape.group_bits, 0, 0);
+  const Level level(shape.levels[0], shape.format, 0, 0);
   tables_.num_keys = static_cast<std::uint32_t>(shape.num_keys);
-  tables_.num_buckets = static_cast<std::uint32_t>(level.num_buckets);
+  tables_.num_segments = static_cast<std::uint32_t>(level.num_segments);
+  tables_.skew = static_cast<std::uint32_t>(level.skew);
+  tables_.segment_bits = level.segment_bits;
   tables_.num_slices = static_cast<std::uint32_t>(level.num_slices);
-  tables_.offset_mask = static_cast<std::uint32_t>(level.offset_mask);
+  tables_.offset_base = level.offset_base;
+  tables_.offset_step = level.offset_step;
+  tables_.offset_shift = level.offset_shift;
+  tables_.offset_mask = (1U << level.offset_bits) - 1;
 }
 
 inline void VocabularyLookup::PrefetchFingerprint(std::int64_t slot) const noexcept {
@@ -106,6 +112,7 @@ class LookupPipeline {
     AdvanceArgs args;
     args.tables = lookup_.tables_;
     const std::uint8_t* seeds = args.tables.seeds;
+    const int seed_bits = args.tables.seed_bits;
     const std::uint8_t* fingerprints = args.tables.fingerprints;
     const std::int64_t fingerprint_bytes = args.tables.fingerprint_bits / 8;
     const std::uint64_t hash_seed = lookup_.hash_seed_;
@@ -125,13 +132,13 @@ class LookupPipeline {
         const std::string_view* next = views + (first + kGroupKeys) % kViews;
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
           __builtin_prefetch(next[i].data());
-          __builtin_prefetch(seeds + located.buckets[i]);
+          __builtin_prefetch(seeds + ((std::int64_t{located.buckets[i]} * seed_bits) >> 3));
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
           hashed.codes[i] = XXH3_64bits_withSeed(now[i].data(), now[i].size(), hash_seed);
         }
       } else {
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-          __builtin_prefetch(seeds + located.buckets[i]);
+          __builtin_prefetch(seeds + ((std::int64_t{located.buckets[i]} * seed_bits) >> 3));
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
         }
       }

@@ -25,12 +25,13 @@ T Load(const std::uint8_t* from) {
   return value;
 }
 
-// The high 64 bits of code * size by products of 32 bits: exact, because the part that is dropped,
-// the low 32 bits of (low half * size), carries nothing into the sum.
-std::uint32_t MultiplyHigh32(std::uint64_t code, std::uint32_t size) {
+// Bits 32.. of code * size by products of 32 bits, of which the high half is MultiplyHigh(code,
+// size): exact, because the part that is dropped, the low 32 bits of (low half * size), carries
+// nothing into the sum.
+std::uint64_t MultiplyHigh32(std::uint64_t code, std::uint32_t size) {
   const std::uint64_t low = std::uint64_t{static_cast<std::uint32_t>(code)} * size;
   const std::uint64_t high = std::uint64_t{static_cast<std::uint32_t>(code >> 32)} * size;
-  return static_cast<std::uint32_t>((high + (low >> 32)) >> 32);
+  return high + (low >> 32);
 }
 
 // Bit i = flags[i], each 0 or 1. The factor moves the flag of byte k of a word to bit 56 + k.
@@ -44,28 +45,46 @@ std::uint32_t PackFlags(const std::uint8_t* flags) {
 }
 
 void FindBuckets(const LookupTables& tables, KeyGroup* group) {
-  const std::uint32_t num_buckets = tables.num_buckets;
-  for (std::int64_t i = 0; i < kGroupKeys; ++i)
-    group->buckets[i] = MultiplyHigh32(group->codes[i], num_buckets);
+  const std::uint32_t num_segments = tables.num_segments;
+  const std::uint32_t skew = tables.skew;
+  const std::uint32_t bend = 65536 - skew;
+  const int segment_bits = tables.segment_bits;
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+    const std::uint64_t product = MultiplyHigh32(group->codes[i], num_segments);
+    const auto place = static_cast<std::uint32_t>(product >> 16) & 0xFFFF;
+    const std::uint64_t bent = place * (skew + ((place * bend) >> 16));
+    group->buckets[i] = static_cast<std::uint32_t>(((product >> 32) << segment_bits) +
+                                                   (bent >> (32 - segment_bits)));
+  }
 }
 
 void FindSlots(const LookupTables& tables, KeyGroup* group) {
-  const std::uint64_t group_mask = (std::uint64_t{1} << tables.group_bits) - 1;
+  const std::uint32_t seed_mask = (1U << tables.seed_bits) - 1;
+  const std::uint32_t group_mask = (1U << tables.group_bits) - 1;
+  const std::uint64_t offset_base = tables.offset_base;
+  const std::uint64_t offset_step = tables.offset_step;
   const std::uint64_t offset_mask = tables.offset_mask;
   const std::uint32_t num_slices = tables.num_slices;
   const std::uint32_t num_keys = tables.num_keys;
+  const int seed_bits = tables.seed_bits;
   const int group_bits = tables.group_bits;
-  std::uint8_t seeds[kGroupKeys];
+  const int offset_shift = tables.offset_shift;
+  std::uint32_t seeds[kGroupKeys];
   std::uint8_t bumped[kGroupKeys];
   std::uint8_t beyond[kGroupKeys];
-  for (std::int64_t i = 0; i < kGroupKeys; ++i) seeds[i] = tables.seeds[group->buckets[i]];
+  // As LoadPackedByEnd.
+  for (std::int64_t i = 0; i < kGroupKeys; ++i) {
+    const std::int64_t bit = std::int64_t{group->buckets[i]} * seed_bits;
+    const std::int64_t first_byte = ((bit + seed_bits + 7) >> 3) - 4;
+    seeds[i] =
+        (Load<std::uint32_t>(tables.seeds + first_byte) >> (bit - first_byte * 8)) & seed_mask;
+  }
   for (std::int64_t i = 0; i < kGroupKeys; ++i) {
     const std::uint64_t code = group->codes[i];
-    const std::uint64_t factor = 2 * (seeds[i] & group_mask) + 1;
-    const std::uint64_t offset = ((code * Level::kOffsetFactor * factor) >> 40) & offset_mask;
-    const std::uint32_t slot = MultiplyHigh32(code, num_slices) +
-                               static_cast<std::uint32_t>(offset) +
-                               (std::uint32_t{seeds[i]} >> group_bits);
+    const std::uint64_t factor = offset_base + (seeds[i] & group_mask) * offset_step;
+    const std::uint64_t offset = ((code * factor) >> offset_shift) & offset_mask;
+    const std::uint32_t slot = static_cast<std::uint32_t>(MultiplyHigh32(code, num_slices) >> 32) +
+                               static_cast<std::uint32_t>(offset) + (seeds[i] >> group_bits);
     group->slots[i] = slot < num_keys ? slot : 0;
     bumped[i] = seeds[i] == 0;
     beyond[i] = slot >= num_keys;

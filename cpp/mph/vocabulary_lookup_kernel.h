@@ -13,13 +13,19 @@ inline constexpr std::int64_t kGroupKeys = 32;  // one bit each in KeyGroup
 
 // What the kernel reads: level 0 of a perfect hash function and the fingerprints.
 struct LookupTables {
-  std::uint32_t num_buckets = 0;  // of level 0
+  std::uint32_t num_segments = 0;  // this and the following: of level 0, as in Level
+  std::uint32_t skew = 0;
   std::uint32_t num_slices = 0;
   std::uint32_t offset_mask = 0;
+  std::uint64_t offset_base = 0;
+  std::uint64_t offset_step = 0;
+  int offset_shift = 0;
+  int segment_bits = 0;
   std::uint32_t num_keys = 0;
+  int seed_bits = 0;
   int group_bits = 0;
-  int fingerprint_bits = 0;  // 0, 8, 16 or 32
-  const std::uint8_t* seeds = nullptr;
+  int fingerprint_bits = 0;             // 0, 8, 16 or 32
+  const std::uint8_t* seeds = nullptr;  // behind at least 3 readable bytes
   const std::uint8_t* fingerprints = nullptr;
 };
 
@@ -37,7 +43,7 @@ struct HoleTables {
 // fingerprint.
 struct KeyGroup {
   std::uint64_t codes[kGroupKeys];
-  std::uint32_t buckets[kGroupKeys];  // below num_buckets
+  std::uint32_t buckets[kGroupKeys];  // below the number of buckets
   std::uint32_t slots[kGroupKeys];    // below num_keys
   std::uint32_t bumped;               // bit i: key i has no seed on level 0
   std::uint32_t beyond;               // bit i: key i has a slot on level 0 from num_keys on

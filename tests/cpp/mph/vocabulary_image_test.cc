@@ -105,14 +105,14 @@ TEST(VocabularyImageTest, AlteredSectionsAreSafeUnderHeaderVerification) {
 TEST(VocabularyImageTest, ForgedCountsAreRefusedOrSafe) {
   std::mt19937_64 random(3);
   const std::vector<std::uint8_t> image = MakeImage(16, true);
-  // Offsets of num_levels, image_bytes, num_keys, num_rows, the three widths, and the levels.
-  std::vector<std::size_t> fields = {12, 16, 24, 32, 48, 49, 50};
+  // Offsets of num_levels, image_bytes, num_keys, num_rows, the four widths, and the levels.
+  std::vector<std::size_t> fields = {12, 16, 24, 32, 48, 49, 50, 51};
   for (std::size_t i = 0; i < 2 * std::size_t{kMaxLevels}; ++i) fields.push_back(72 + 8 * i);
   for (int round = 0; round < 3000; ++round) {
     std::vector<std::uint8_t> forged = image;
     for (std::uint64_t changes = 1 + random() % 2; changes > 0; --changes) {
       const std::size_t at = fields[random() % fields.size()];
-      const std::size_t width = at == 12 ? 4 : at >= 48 && at <= 50 ? 1 : 8;
+      const std::size_t width = at == 12 ? 4 : at >= 48 && at <= 51 ? 1 : 8;
       std::uint64_t value = 0;
       std::memcpy(&value, forged.data() + at, width);
       const std::uint64_t values[] = {
@@ -130,7 +130,7 @@ TEST(VocabularyImageTest, UnknownVersionAndForeignFilesAreNamed) {
   std::vector<std::uint8_t> image = MakeImage(16, false);
   image[8] = 9;
   EXPECT_EQ(ReadImage(image, Verify::kHeader).status().message(),
-            "vocabulary image: version 9 is unknown; this build reads version 1");
+            "vocabulary image: version 9 is unknown; this build reads versions 1..2");
   image[0] = 'X';
   EXPECT_EQ(ReadImage(image, Verify::kHeader).status().message(),
             "vocabulary image: bytes 0..8 are not the magic 'FFVOCAB\\0'");

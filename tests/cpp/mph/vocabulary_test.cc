@@ -135,9 +135,9 @@ TEST(VocabularyTest, BytesDependOnKeysAndSeedAlone) {
 TEST(VocabularyTest, PresetsReachTheirSize) {
   const std::vector<std::string> keys = MakeKeys(200'000, "urn:li:member:");
   BuildOptions options;
-  EXPECT_LT(BuildOrDie(keys, options).bits_per_key(), 2.05);
+  EXPECT_LT(BuildOrDie(keys, options).bits_per_key(), 1.90);
   options.preset = Preset::kFast;
-  EXPECT_LT(BuildOrDie(keys, options).bits_per_key(), 2.15);
+  EXPECT_LT(BuildOrDie(keys, options).bits_per_key(), 2.02);
 }
 
 TEST(VocabularyTest, DuplicateKeysAreNamed) {
