@@ -29,9 +29,9 @@ def run_python(code: str, folder: Path) -> str:
 def test_the_keras_example_builds_a_model_that_fits(tmp_path: Path) -> None:
     for_tensorflow, _ = python_examples()
     fit = (
-        "ids = tf.ragged.constant([[1, 2], [], [5]], dtype=tf.int64)\n"
+        'keys = tf.ragged.constant([["member:1", "member:2"], [], ["never"]])\n'
         "labels = tf.constant([[0.0], [1.0], [1.0]])\n"
-        "model.fit([ids, tf.zeros((3, 16))], labels, verbose=0)\n"
+        "model.fit([keys, tf.zeros((3, 16))], labels, verbose=0)\n"
         "print(model.count_params())\n"
     )
     assert int(run_python(for_tensorflow + fit, tmp_path)) > 6_400_000

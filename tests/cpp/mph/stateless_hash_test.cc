@@ -34,7 +34,7 @@ TEST(StatelessHashTest, RowsAreTheHighPartOfTheHashTimesTheirNumber) {
   const std::vector<std::string_view> views(keys.begin(), keys.end());
   const std::vector<std::uint64_t> seeds = {0, 7, std::numeric_limits<std::uint64_t>::max()};
   for (const std::int64_t num_rows : {std::int64_t{1}, std::int64_t{10}, kMaxHashedRows}) {
-    std::vector<std::int64_t> rows(3 * 900, -1);
+    std::vector<std::int64_t> rows(2700, -1);
     HashRows(SpanKeys(views), 100, seeds, num_rows, rows);
     for (std::size_t i = 0; i < 900; ++i)
       for (std::size_t j = 0; j < 3; ++j)
