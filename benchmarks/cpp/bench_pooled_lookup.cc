@@ -12,7 +12,6 @@
 
 #include "cpp/embedding_kernels/bags.h"
 #include "cpp/embedding_kernels/pooled_lookup.h"
-#include "cpp/embedding_kernels/pooled_lookup_grad.h"
 #include "cpp/embedding_kernels/quantized_table.h"
 #include "cpp/embedding_kernels/row_read_probe.h"
 #include "cpp/embedding_kernels/table.h"
@@ -153,28 +152,6 @@ void BM_NaivePooledLookup(benchmark::State& state) {
   CountRows(state, batches, RowBytes(RowFormat::kFloat32, dim));
 }
 BENCHMARK(BM_NaivePooledLookup)->ArgName("dim")->Arg(64)->Unit(benchmark::kMicrosecond);
-
-// Grouping by row and the gradients of the touched rows.
-void BM_PooledLookupGrad(benchmark::State& state) {
-  const std::int64_t dim = 64;
-  const std::vector<Batch> batches = MakeBatches(1'000'000, 50, state.range(0));
-  const std::vector<float> grad(static_cast<std::size_t>(kNumBags * dim), 0.5f);
-  std::vector<float> row_grads(batches.front().values.size() * dim);
-  std::size_t call = 0;
-  for (auto _ : state) {
-    const Batch& batch = batches[call++ % kNumBatches];
-    const RowGroups groups = GroupByRow({batch.values, batch.offsets}, Pooling::kMean);
-    PooledLookupGradRange(groups, grad.data(), kNumBags, dim, row_grads.data(), 0,
-                          static_cast<std::int64_t>(groups.rows.size()));
-    benchmark::ClobberMemory();
-  }
-  CountRows(state, batches, RowBytes(RowFormat::kFloat32, dim));
-}
-BENCHMARK(BM_PooledLookupGrad)
-    ->ArgName("zipf")
-    ->Arg(kUniform)
-    ->Arg(kZipf)
-    ->Unit(benchmark::kMicrosecond);
 
 void BM_QuantizeRows(benchmark::State& state) {
   const std::int64_t dim = 64;

@@ -64,7 +64,10 @@ inline Vector LoadUint4(const std::uint8_t* p, Lanes lanes) {
   const Vector numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   return _mm512_permutexvar_ps(_mm512_srlv_epi32(both, shifts), numbers);
 }
-inline void Store(float* p, Vector x, Lanes lanes) { _mm512_mask_storeu_ps(p, lanes, x); }
+inline void Store(float* p, Vector x, Lanes lanes) {
+  if (lanes == kAllLanes) return _mm512_storeu_ps(p, x);
+  _mm512_mask_storeu_ps(p, lanes, x);
+}
 
 #else
 

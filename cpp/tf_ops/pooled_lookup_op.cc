@@ -7,6 +7,7 @@
 #include "cpp/embedding_kernels/bags.h"
 #include "cpp/embedding_kernels/pooled_lookup.h"
 #include "cpp/embedding_kernels/pooled_lookup_grad.h"
+#include "cpp/embedding_kernels/row_gradient.h"
 #include "cpp/embedding_kernels/table.h"
 #include "cpp/tf_ops/status_to_tf.h"
 #include "tensorflow/core/framework/op.h"
@@ -23,6 +24,7 @@ using embedding_kernels::Bags;
 using embedding_kernels::ParsePooling;
 using embedding_kernels::Pooling;
 using embedding_kernels::RowFormat;
+using embedding_kernels::RowGradient;
 using embedding_kernels::RowGroups;
 using embedding_kernels::Table;
 using tensorflow::DataType;
@@ -276,18 +278,18 @@ class PooledLookupGradOp : public OpKernel {
     const std::int64_t dim = grad.dim_size(1);
     OP_REQUIRES_OK(ctx, RequireShape("grad", grad, {bags.num_bags(), dim}));
 
-    const RowGroups groups = GroupByRow(bags, pooling_);
-    const auto num_groups = static_cast<std::int64_t>(groups.rows.size());
+    RowGroups groups;
+    OP_REQUIRES_OK(ctx, ToTensorFlow(groups.Group(bags, pooling_)));
     Tensor* rows = nullptr;
     Tensor* row_grads = nullptr;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, {num_groups}, &rows));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, {num_groups, dim}, &row_grads));
-    std::copy(groups.rows.begin(), groups.rows.end(), rows->flat<std::int64_t>().data());
-    const float* from = grad.flat<float>().data();
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, {groups.num_rows()}, &rows));
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, {groups.num_rows(), dim}, &row_grads));
+    std::copy(groups.rows().begin(), groups.rows().end(), rows->flat<std::int64_t>().data());
+    const RowGradient gradient = groups.Gradient(grad.flat<float>().data(), dim);
     float* to = row_grads->flat<float>().data();
-    ForBags(ctx, num_groups, bags.values.size(), dim, [&](std::int64_t begin, std::int64_t end) {
-      PooledLookupGradRange(groups, from, bags.num_bags(), dim, to, begin, end);
-    });
+    ForBags(
+        ctx, groups.num_rows(), bags.values.size(), dim,
+        [&](std::int64_t begin, std::int64_t end) { SumRowGradient(gradient, to, begin, end); });
   }
 
  private:

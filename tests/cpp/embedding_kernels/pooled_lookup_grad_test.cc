@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -14,64 +13,6 @@
 
 namespace feedfast::embedding_kernels {
 namespace {
-
-constexpr std::int64_t kNumRows = 211;
-
-TEST(GroupByRowTest, RowsAscendUniqueAndEntriesKeepTheOrderOfTheBatch) {
-  OwnedBags bags;
-  bags.Add({5000000000, 3});
-  bags.Add({});
-  bags.Add({3, 0, 3});
-  const RowGroups groups = GroupByRow(bags.View(), Pooling::kSum);
-  EXPECT_EQ(groups.rows, (std::vector<std::int64_t>{0, 3, 5000000000}));
-  EXPECT_EQ(groups.offsets, (std::vector<std::int64_t>{0, 1, 4, 5}));
-  EXPECT_EQ(groups.bags, (std::vector<std::int64_t>{2, 0, 2, 2, 0}));
-  EXPECT_TRUE(groups.factors.empty());
-}
-
-TEST(GroupByRowTest, EmptyBatchHasNoGroups) {
-  const OwnedBags bags;
-  const RowGroups groups = GroupByRow(bags.View(), Pooling::kMean);
-  EXPECT_TRUE(groups.rows.empty());
-  EXPECT_EQ(groups.offsets, std::vector<std::int64_t>{0});
-  PooledLookupGradRange(groups, nullptr, 0, 8, nullptr, 0, 0);
-}
-
-TEST(PooledLookupGradTest, MatchesTheDenseReferenceInAnyRanges) {
-  testing::ForEachCpuTarget([] {
-    std::mt19937 rng(kSeed);
-    for (const std::int64_t dim : {1, 7, 64, 130}) {
-      const OwnedBags bags = RandomBags(kNumRows, 30, rng);
-      for (const Pooling pooling : kPoolings)
-        for (const Bags& view : {bags.View(), bags.WeightedView()}) {
-          const std::vector<float> grad = RandomFloats(view.num_bags() * dim, rng);
-          const RowGroups groups = GroupByRow(view, pooling);
-          const auto num_touched = static_cast<std::int64_t>(groups.rows.size());
-          EXPECT_TRUE(std::is_sorted(groups.rows.begin(), groups.rows.end()));
-          std::vector<float> got(static_cast<std::size_t>(num_touched * dim));
-          PooledLookupGradRange(groups, grad.data(), view.num_bags(), dim, got.data(), 0,
-                                num_touched);
-          std::vector<float> in_parts(got.size());
-          for (std::int64_t g = 0; g < num_touched; g += 10)
-            PooledLookupGradRange(groups, grad.data(), view.num_bags(), dim, in_parts.data(), g,
-                                  std::min(g + 10, num_touched));
-          EXPECT_EQ(got, in_parts);
-
-          std::vector<double> want =
-              reference::PooledLookupGrad({grad.begin(), grad.end()}, kNumRows, dim, view, pooling);
-          for (std::int64_t g = 0; g < num_touched; ++g)
-            for (std::int64_t j = 0; j < dim; ++j) {
-              double& w = want[static_cast<std::size_t>(
-                  groups.rows[static_cast<std::size_t>(g)] * dim + j)];
-              ASSERT_NEAR(got[static_cast<std::size_t>(g * dim + j)], w, 1e-4);
-              w = 0.0;
-            }
-          // What no id touched has no gradient.
-          EXPECT_TRUE(std::all_of(want.begin(), want.end(), [](double w) { return w == 0.0; }));
-        }
-    }
-  });
-}
 
 TEST(PooledLookupWeightsGradTest, MatchesCentralDifferencesOfTheReference) {
   testing::ForEachCpuTarget([] {
