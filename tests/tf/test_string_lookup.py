@@ -61,6 +61,21 @@ def test_known_keys_have_the_rows_of_keras(size: int, num_oov: int, tmp_path: Pa
             assert ours.vocabulary_size() == from_file.vocabulary_size()
 
 
+@pytest.mark.parametrize("num_oov", [1, 2, 7])
+def test_a_converted_layer_gives_unknown_keys_their_rows_too(num_oov: int) -> None:
+    rng = np.random.default_rng(20_240_602)
+    keys = random_keys(rng, 3000)
+    theirs = keras.layers.StringLookup(vocabulary=keys[:1000], num_oov_indices=num_oov)
+    ours = StringLookup.from_keras(theirs, fingerprint_bits=32)
+    assert ours.name == theirs.name
+    np.testing.assert_array_equal(ours(tf.constant(keys)), theirs(tf.constant(keys)))
+    ragged = tf.RaggedTensor.from_row_lengths(keys, [0, 1000, 2000])
+    np.testing.assert_array_equal(ours(ragged).flat_values, theirs(ragged).flat_values)
+    again = StringLookup.from_config(ours.get_config())
+    again.set_vocabulary(ours._vocabulary)
+    np.testing.assert_array_equal(again(tf.constant(keys)), theirs(tf.constant(keys)))
+
+
 def test_lines_of_a_file_are_those_of_keras(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     path.write_bytes(b"a\r\nb\rc\n d \n\xff\nlast")
@@ -237,6 +252,7 @@ def test_keys_cannot_be_listed_nor_learned() -> None:
         ({"mask_token": ""}, ValueError, "mask_token must be None; got ''"),
         ({"num_oov_indices": 0}, ValueError, "num_oov_indices must be at least 1; got 0"),
         ({"max_tokens": 10}, ValueError, "max_tokens is not supported: cut the list"),
+        ({"vocabulary": ["a"], "oov_hash": "md5"}, ValueError, "oov_hash must be 'xxh3' or"),
         ({"invert": True}, ValueError, "invert is not supported"),
         ({"vocabulary": ["a"], "fingerprint_bits": 7}, ValueError, "fingerprint_bits = 7"),
     ],
@@ -275,17 +291,22 @@ def test_bad_files_and_inputs(tmp_path: Path) -> None:
         (
             lambda: keras.layers.StringLookup(vocabulary=["a"], mask_token=""),
             ValueError,
-            "mask_token must be None",
+            "has a mask token, ''",
         ),
         (
             lambda: keras.layers.StringLookup(vocabulary=["a"], num_oov_indices=0),
             ValueError,
-            "num_oov_indices must be at least 1; got 0",
+            "has no row for unknown keys",
         ),
         (
             lambda: keras.layers.StringLookup(vocabulary=["a"], output_mode="multi_hot"),
             ValueError,
-            "output_mode must be 'int'",
+            "has output_mode 'multi_hot', not 'int'",
+        ),
+        (
+            lambda: keras.layers.StringLookup(vocabulary=["a"], num_oov_indices=2, salt=5),
+            ValueError,
+            "hashes unknown keys with a salt",
         ),
     ],
 )

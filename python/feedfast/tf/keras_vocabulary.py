@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from feedfast.tf.string_lookup import StringLookup
+from feedfast.tf.string_lookup import keras_keys
 
 __all__ = ["KerasVocabulary", "read_keras_vocabulary"]
 
@@ -34,7 +34,7 @@ def read_keras_vocabulary(
 
     Raises:
         ValueError: The file is no Keras model, has no such layer, or it is one that
-            `StringLookup.from_keras` refuses; the message says which there are.
+            `keras_keys` refuses; the message says which there are.
     """
     model = keras.saving.load_model(path, compile=False)
     found = {
@@ -55,6 +55,5 @@ def read_keras_vocabulary(
             f"{os.fspath(path)}: has no StringLookup layer {name!r}; there are: {', '.join(found)}"
         )
     chosen = found[name]
-    StringLookup.from_keras(chosen)  # refuses what rows cannot stand for
-    keys, ids = (tensor.numpy() for tensor in chosen.lookup_table.export())
+    keys, ids = keras_keys(chosen)
     return KerasVocabulary(name, keys, ids, chosen.num_oov_indices)

@@ -9,12 +9,13 @@ from typing import Any, Literal, NoReturn
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from feedfast.tf.vocabulary import KEYS_ARE_NOT_STORED, StringTensor, VocabularyTable
+from feedfast.tf.vocabulary import KEYS_ARE_NOT_STORED, OovHash, StringTensor, VocabularyTable
 from feedfast.vocab import Vocabulary
 from feedfast.vocab_sources import read_lines
 
-__all__ = ["StringLookup"]
+__all__ = ["StringLookup", "keras_keys"]
 
 FingerprintBits = Literal[0, 8, 16, 32]
 
@@ -29,9 +30,40 @@ _KERAS_ONLY = {
     "pad_to_max_tokens": "only output_mode='int' is supported",
     "sparse": "only output_mode='int' is supported",
     "encoding": "keys are bytes; a str stands for its UTF-8 bytes",
-    "salt": "unknown keys are hashed without one",
-    "oov_method": "unknown keys are hashed with XXH3",
+    "salt": "see oov_hash",
+    "oov_method": "see oov_hash",
 }
+
+
+def keras_keys(layer: keras.layers.Layer) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """The keys of a `keras.layers.StringLookup` and their ids.
+
+    Args:
+        layer: With a vocabulary, `output_mode="int"`, at least one OOV index, and without a mask
+            token; not inverted. With several OOV indices, without salt.
+
+    Returns:
+        Keys [n] as bytes and ids [n], in no particular order.
+
+    Raises:
+        TypeError: `layer` is not a `keras.layers.StringLookup`.
+        ValueError: It is not as described.
+    """
+    if not isinstance(layer, keras.layers.StringLookup):
+        raise TypeError(f"layer must be a keras.layers.StringLookup; got {type(layer).__name__}")
+    for is_refused, what in (
+        (layer.invert, "maps rows to keys (invert=True)"),
+        (layer.mask_token is not None, f"has a mask token, {layer.mask_token!r}"),
+        (layer.output_mode != "int", f"has output_mode {layer.output_mode!r}, not 'int'"),
+        (layer.num_oov_indices < 1, "has no row for unknown keys (num_oov_indices=0)"),
+        (layer.num_oov_indices > 1 and layer.salt is not None, "hashes unknown keys with a salt"),
+    ):
+        if is_refused:
+            raise ValueError(f"layer {layer.name!r} cannot be converted: it {what}")
+    if layer.lookup_table.size() == 0:
+        raise ValueError(f"layer {layer.name!r} has no vocabulary yet")
+    keys, ids = layer.lookup_table.export()
+    return keys.numpy(), ids.numpy()
 
 
 @keras.saving.register_keras_serializable(package="feedfast")
@@ -41,9 +73,8 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
     Rows `0..k-1` with `k = num_oov_indices` are for unknown keys, known keys start at k. A list or
     text file keeps its order: its i-th key has row `k + i`, as in Keras, at `log2(n)` bits per key
     above the vocabulary; a vocabulary or its file adds `k - 1` to its own rows. An unknown key is
-    taken for a known one with probability `2 ** -fingerprint_bits`. Otherwise its row is
-    `feedfast.hashing.hash_rows(key, k)`; Keras spreads unknown keys by another hash (FarmHash), so
-    with k > 1 rows of unknown keys differ from those of a Keras layer.
+    taken for a known one with probability `2 ** -fingerprint_bits`; otherwise `oov_hash` says
+    which of the first k rows it has.
 
     The keys are not stored. A saved model holds the vocabulary: as an asset of the layer in a
     `.keras` file, as an asset of the SavedModel after `export`.
@@ -58,6 +89,9 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         oov_token: See `vocabulary`; as a key it is nothing special.
         output_mode: Only "int".
         fingerprint_bits: 0, 8, 16 or 32, when keys are given.
+        oov_hash: Spreads unknown keys over their rows: "xxh3", as `feedfast.hashing.hash_rows`
+            does outside of TensorFlow, or "farmhash", as Keras does, at the price of one more
+            hash per key.
         **kwargs: As for `keras.layers.Layer`.
 
     Raises:
@@ -76,6 +110,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         oov_token: str = "[UNK]",
         output_mode: Literal["int"] = "int",
         fingerprint_bits: FingerprintBits = 16,
+        oov_hash: OovHash = "xxh3",
         **kwargs: Any,
     ) -> None:
         for argument, reason in _KERAS_ONLY.items():
@@ -100,6 +135,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         self.num_oov_indices = int(num_oov_indices)
         self.oov_token = oov_token
         self.fingerprint_bits = fingerprint_bits
+        self.oov_hash = oov_hash
         self.table: VocabularyTable | None = None
         self.supports_jit = False  # strings have no XLA kernels
         self._convert_input_args = False  # strings are not for the dtype policy
@@ -111,38 +147,27 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
     def from_keras(
         cls, layer: keras.layers.Layer, *, fingerprint_bits: FingerprintBits = 16
     ) -> StringLookup:
-        """The layer that gives known keys the rows of a `keras.layers.StringLookup`.
+        """The layer that gives the rows of a `keras.layers.StringLookup`.
 
-        So an embedding trained behind that layer stays valid. Number of rows, rows for unknown
-        keys and name are those of `layer`; with several rows for unknown keys, which of them a key
-        gets differs (see the class).
+        So an embedding trained behind that layer stays valid: known keys have the same rows, and
+        so have unknown ones, but for the `2 ** -fingerprint_bits` of them that are taken for known
+        (`oov_hash="farmhash"` where there are several rows for them). The name is kept too.
 
         Args:
-            layer: With a vocabulary, `output_mode="int"`, no mask token, at least one OOV index,
-                and not inverted.
+            layer: As `keras_keys` takes it.
             fingerprint_bits: As of the class.
 
         Raises:
-            TypeError: `layer` is not a `keras.layers.StringLookup`.
-            ValueError: It is not as described.
+            TypeError, ValueError: As `keras_keys`.
         """
-        if not isinstance(layer, keras.layers.StringLookup):
-            raise TypeError(
-                f"layer must be a keras.layers.StringLookup; got {type(layer).__name__}"
-            )
-        if layer.invert:
-            raise ValueError(f"layer {layer.name!r} maps rows to keys (invert=True)")
+        keys, ids = keras_keys(layer)
         own = cls(
             num_oov_indices=layer.num_oov_indices,
-            mask_token=layer.mask_token,
             oov_token=layer.oov_token,
-            output_mode=layer.output_mode,
             fingerprint_bits=fingerprint_bits,
+            oov_hash="farmhash" if layer.num_oov_indices > 1 else "xxh3",
             name=layer.name,
         )
-        if layer.lookup_table.size() == 0:
-            raise ValueError(f"layer {layer.name!r} has no vocabulary yet")
-        keys, ids = (tensor.numpy() for tensor in layer.lookup_table.export())
         rows = ids - (own.num_oov_indices - 1)
         own._use(Vocabulary.build(keys, fingerprint_bits=fingerprint_bits, rows=rows))
         return own
@@ -201,7 +226,9 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         if len(vocabulary) == 0:
             raise ValueError("the vocabulary is empty; it needs at least one key")
         self._vocabulary = vocabulary
-        self.table = VocabularyTable(vocabulary, num_oov_indices=self.num_oov_indices)
+        self.table = VocabularyTable(
+            vocabulary, num_oov_indices=self.num_oov_indices, oov_hash=self.oov_hash
+        )
 
     def call(self, inputs: StringTensor) -> StringTensor:
         """The row of every string.
@@ -279,6 +306,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
             "num_oov_indices": self.num_oov_indices,
             "oov_token": self.oov_token,
             "fingerprint_bits": self.fingerprint_bits,
+            "oov_hash": self.oov_hash,
         }
 
     def save_assets(self, dir_path: str) -> None:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 import tensorflow as tf
 
@@ -21,6 +21,7 @@ KEYS_ARE_NOT_STORED = (
     "them; keep the source of the keys"
 )
 
+OovHash = Literal["xxh3", "farmhash"]
 StringTensor = TypeVar("StringTensor", tf.Tensor, tf.RaggedTensor, tf.SparseTensor)
 
 
@@ -37,15 +38,17 @@ class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):
         vocabulary: A file written by `Vocabulary.save`, or a Vocabulary, which is saved to a
             temporary file for as long as the table lives. The file is mapped, not read: open time
             does not depend on its size, and processes share its pages.
-        num_oov_indices: Rows for unknown keys, k >= 1: an unknown key has the row
-            `feedfast.hashing.hash_rows(key, k)` in `[0, k)`, a known one its row of the vocabulary
-            plus k - 1.
+        num_oov_indices: Rows for unknown keys, k >= 1: an unknown key has a row in `[0, k)`, a
+            known one its row of the vocabulary plus k - 1.
+        oov_hash: The row of an unknown key: "xxh3" is `feedfast.hashing.hash_rows(key, k)`,
+            computed with the lookup; "farmhash" is `tf.strings.to_hash_bucket_fast(key, k)`, the
+            one of Keras and of `tf.lookup.StaticVocabularyTable`, which hashes every key once more.
         name: Of the table, a valid Python identifier.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not an intact vocabulary (the message says what and where), or
-            `num_oov_indices` is below 1.
+        ValueError: The file is not an intact vocabulary (the message says what and where),
+            `num_oov_indices` is below 1 or `oov_hash` unknown.
     """
 
     key_dtype = tf.string
@@ -56,10 +59,13 @@ class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):
         vocabulary: str | os.PathLike[str] | Vocabulary,
         *,
         num_oov_indices: int = 1,
+        oov_hash: OovHash = "xxh3",
         name: str | None = None,
     ) -> None:
         if num_oov_indices < 1:
             raise ValueError(f"num_oov_indices must be at least 1; got {num_oov_indices}")
+        if oov_hash not in ("xxh3", "farmhash"):
+            raise ValueError(f"oov_hash must be 'xxh3' or 'farmhash'; got {oov_hash!r}")
         super().__init__()
         tf.Module.__init__(self, name=name)
         if isinstance(vocabulary, Vocabulary):
@@ -68,6 +74,7 @@ class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):
             path = os.fspath(vocabulary)
             vocabulary = Vocabulary.open(path)
         self._num_oov = num_oov_indices
+        self._oov_hash = oov_hash
         self._num_rows = vocabulary.num_rows + num_oov_indices - 1
         self._shared_name = f"feedfast_vocabulary_{uuid.uuid4()}"
         self._asset = tf.saved_model.Asset(path)
@@ -127,9 +134,12 @@ class VocabularyTable(tf.saved_model.experimental.TrackableResource, tf.Module):
         keys = tf.convert_to_tensor(keys)
         if keys.dtype != tf.string:
             raise TypeError(f"keys must be strings; got {keys.dtype.name}")
-        return _library.ops().feedfast_vocabulary_lookup(
-            self.resource_handle, keys, num_oov=self._num_oov, name=name
-        )
+        lookup = _library.ops().feedfast_vocabulary_lookup
+        if self._oov_hash == "xxh3" or self._num_oov == 1:
+            return lookup(self.resource_handle, keys, num_oov=self._num_oov, name=name)
+        rows = lookup(self.resource_handle, keys, name=name)
+        oov_rows = tf.strings.to_hash_bucket_fast(keys, self._num_oov)
+        return tf.where(rows == 0, oov_rows, rows + (self._num_oov - 1))
 
     def __getitem__(self, keys: StringTensor) -> StringTensor:
         """`lookup(keys)`."""
