@@ -29,13 +29,14 @@ VocabularyLookup::VocabularyLookup(Span<const std::uint8_t> image, const ImageSh
   packed_rows_ = section(kRows);
   holes_ = {shape.num_keys,     layout.holes.high_words, layout.holes.low_bits,
             section(kHolesLow), section(kHolesHigh),     section(kHolesSamples)};
-  tables_.seed_bits = shape.format.seed_bits;
+  tables_.seed_bits = static_cast<std::uint32_t>(shape.format.seed_bits);
   tables_.group_bits = shape.format.group_bits;
   tables_.fingerprint_bits = shape.fingerprint_bits;
   tables_.seeds = section(kSeeds);
   tables_.fingerprints = section(kFingerprints);
-  if (shape.num_levels == 0 ||
-      shape.levels[0].num_slots > std::numeric_limits<std::uint32_t>::max())
+  constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max() - 32;
+  if (shape.num_levels == 0 || shape.levels[0].num_slots > kMost ||
+      shape.levels[0].num_buckets * shape.format.seed_bits > kMost)
     return;
   const Level level(shape.levels[0], shape.format, 0, 0);
   tables_.num_keys = static_cast<std::uint32_t>(shape.num_keys);
@@ -47,6 +48,7 @@ VocabularyLookup::VocabularyLookup(Span<const std::uint8_t> image, const ImageSh
   tables_.offset_step = level.offset_step;
   tables_.offset_shift = level.offset_shift;
   tables_.offset_mask = (1U << level.offset_bits) - 1;
+  tables_.low_offsets = level.offset_shift + level.offset_bits <= 32;
 }
 
 inline void VocabularyLookup::PrefetchFingerprint(std::int64_t slot) const noexcept {
@@ -111,8 +113,7 @@ class LookupPipeline {
     std::int64_t num_views = 0;
     AdvanceArgs args;
     args.tables = lookup_.tables_;
-    const std::uint8_t* seeds = args.tables.seeds;
-    const int seed_bits = args.tables.seed_bits;
+    const std::uint8_t* seed_words = args.tables.seeds - 4;
     const std::uint8_t* fingerprints = args.tables.fingerprints;
     const std::int64_t fingerprint_bytes = args.tables.fingerprint_bits / 8;
     const std::uint64_t hash_seed = lookup_.hash_seed_;
@@ -132,13 +133,13 @@ class LookupPipeline {
         const std::string_view* next = views + (first + kGroupKeys) % kViews;
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
           __builtin_prefetch(next[i].data());
-          __builtin_prefetch(seeds + ((std::int64_t{located.buckets[i]} * seed_bits) >> 3));
+          __builtin_prefetch(seed_words + located.seed_ends[i]);
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
           hashed.codes[i] = XXH3_64bits_withSeed(now[i].data(), now[i].size(), hash_seed);
         }
       } else {
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-          __builtin_prefetch(seeds + ((std::int64_t{located.buckets[i]} * seed_bits) >> 3));
+          __builtin_prefetch(seed_words + located.seed_ends[i]);
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
         }
       }

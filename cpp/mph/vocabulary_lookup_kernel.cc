@@ -25,9 +25,8 @@ T Load(const std::uint8_t* from) {
   return value;
 }
 
-// Bits 32.. of code * size by products of 32 bits, of which the high half is MultiplyHigh(code,
-// size): exact, because the part that is dropped, the low 32 bits of (low half * size), carries
-// nothing into the sum.
+// MultiplyHigh(code, size) << 32 and the 32 bits below it, by products of 32 bits. Exact: what is
+// dropped, the low 32 bits of (low half * size), carries nothing into the sum.
 std::uint64_t MultiplyHigh32(std::uint64_t code, std::uint32_t size) {
   const std::uint64_t low = std::uint64_t{static_cast<std::uint32_t>(code)} * size;
   const std::uint64_t high = std::uint64_t{static_cast<std::uint32_t>(code >> 32)} * size;
@@ -44,50 +43,60 @@ std::uint32_t PackFlags(const std::uint8_t* flags) {
   return bits;
 }
 
-void FindBuckets(const LookupTables& tables, KeyGroup* group) {
+// Level::Bucket, and where LoadPackedByEnd finds its seed. Loops of one element width each, which
+// take no shuffles.
+void FindSeeds(const LookupTables& tables, KeyGroup* group) {
   const std::uint32_t num_segments = tables.num_segments;
+  const std::uint32_t num_slices = tables.num_slices;
   const std::uint32_t skew = tables.skew;
   const std::uint32_t bend = 65536 - skew;
+  const std::uint32_t seed_bits = tables.seed_bits;
   const int segment_bits = tables.segment_bits;
+  std::uint64_t products[kGroupKeys];
+  for (std::int64_t i = 0; i < kGroupKeys; ++i)
+    products[i] = MultiplyHigh32(group->codes[i], num_segments);
   for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-    const std::uint64_t product = MultiplyHigh32(group->codes[i], num_segments);
-    const auto place = static_cast<std::uint32_t>(product >> 16) & 0xFFFF;
-    const std::uint64_t bent = place * (skew + ((place * bend) >> 16));
-    group->buckets[i] = static_cast<std::uint32_t>(((product >> 32) << segment_bits) +
-                                                   (bent >> (32 - segment_bits)));
+    const auto segment = static_cast<std::uint32_t>(products[i] >> 32);
+    const std::uint32_t place = static_cast<std::uint32_t>(products[i]) >> 16;
+    const std::uint32_t bent = place * (skew + ((place * bend) >> 16));
+    const std::uint32_t bucket = (segment << segment_bits) +
+                                 ((bent >> 1) >> (31 - segment_bits));  // 31: segment_bits may be 0
+    const std::uint32_t bit = bucket * seed_bits;
+    const std::uint32_t end = (bit + seed_bits + 7) >> 3;
+    group->seed_ends[i] = end;
+    group->seed_shifts[i] = 32 + bit - 8 * end;
   }
+  for (std::int64_t i = 0; i < kGroupKeys; ++i)
+    group->slices[i] =
+        static_cast<std::uint32_t>(MultiplyHigh32(group->codes[i], num_slices) >> 32);
 }
 
+// Offset is std::uint32_t where all bits of an offset are in the low half of its product.
+template <typename Offset>
 void FindSlots(const LookupTables& tables, KeyGroup* group) {
   const std::uint32_t seed_mask = (1U << tables.seed_bits) - 1;
   const std::uint32_t group_mask = (1U << tables.group_bits) - 1;
-  const std::uint64_t offset_base = tables.offset_base;
-  const std::uint64_t offset_step = tables.offset_step;
-  const std::uint64_t offset_mask = tables.offset_mask;
-  const std::uint32_t num_slices = tables.num_slices;
-  const std::uint32_t num_keys = tables.num_keys;
-  const int seed_bits = tables.seed_bits;
+  const auto offset_base = static_cast<Offset>(tables.offset_base);
+  const auto offset_step = static_cast<Offset>(tables.offset_step);
+  const std::uint32_t offset_mask = tables.offset_mask;
+  const std::uint32_t last_slot = tables.num_keys - 1;
   const int group_bits = tables.group_bits;
   const int offset_shift = tables.offset_shift;
+  const std::uint8_t* seed_words = tables.seeds - 4;  // a seed ends with the word it is read from
   std::uint32_t seeds[kGroupKeys];
   std::uint8_t bumped[kGroupKeys];
   std::uint8_t beyond[kGroupKeys];
-  // As LoadPackedByEnd.
+  for (std::int64_t i = 0; i < kGroupKeys; ++i)
+    seeds[i] = Load<std::uint32_t>(seed_words + group->seed_ends[i]);
   for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-    const std::int64_t bit = std::int64_t{group->buckets[i]} * seed_bits;
-    const std::int64_t first_byte = ((bit + seed_bits + 7) >> 3) - 4;
-    seeds[i] =
-        (Load<std::uint32_t>(tables.seeds + first_byte) >> (bit - first_byte * 8)) & seed_mask;
-  }
-  for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-    const std::uint64_t code = group->codes[i];
-    const std::uint64_t factor = offset_base + (seeds[i] & group_mask) * offset_step;
-    const std::uint64_t offset = ((code * factor) >> offset_shift) & offset_mask;
-    const std::uint32_t slot = static_cast<std::uint32_t>(MultiplyHigh32(code, num_slices) >> 32) +
-                               static_cast<std::uint32_t>(offset) + (seeds[i] >> group_bits);
-    group->slots[i] = slot < num_keys ? slot : 0;
-    bumped[i] = seeds[i] == 0;
-    beyond[i] = slot >= num_keys;
+    const std::uint32_t seed = (seeds[i] >> group->seed_shifts[i]) & seed_mask;
+    const Offset factor = offset_base + (seed & group_mask) * offset_step;
+    const Offset product = static_cast<Offset>(group->codes[i]) * factor;
+    const std::uint32_t slot = group->slices[i] + (seed >> group_bits) +
+                               (static_cast<std::uint32_t>(product >> offset_shift) & offset_mask);
+    group->slots[i] = slot <= last_slot ? slot : last_slot;
+    bumped[i] = seed == 0;
+    beyond[i] = slot > last_slot;
   }
   group->bumped = PackFlags(bumped);
   group->beyond = PackFlags(beyond) & ~group->bumped;
@@ -165,8 +174,11 @@ void FillSlots(const HoleTables& holes, std::int64_t* slots, std::int64_t count)
 }
 
 void AdvanceGroups(const AdvanceArgs& args) noexcept {
-  FindBuckets(args.tables, args.hashed);
-  FindSlots(args.tables, args.located);
+  FindSeeds(args.tables, args.hashed);
+  if (args.tables.low_offsets)
+    FindSlots<std::uint32_t>(args.tables, args.located);
+  else
+    FindSlots<std::uint64_t>(args.tables, args.located);
   switch (args.tables.fingerprint_bits) {
     case 0:
       return WriteRows(*args.placed, args.rows);

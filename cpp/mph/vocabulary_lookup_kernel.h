@@ -11,21 +11,23 @@ namespace feedfast::mph {
 // 16 and 64.
 inline constexpr std::int64_t kGroupKeys = 32;  // one bit each in KeyGroup
 
-// What the kernel reads: level 0 of a perfect hash function and the fingerprints.
+// What the kernel reads: level 0 of a perfect hash function, in the names of Level, and the
+// fingerprints.
 struct LookupTables {
-  std::uint32_t num_segments = 0;  // this and the following: of level 0, as in Level
+  std::uint32_t num_segments = 0;
   std::uint32_t skew = 0;
   std::uint32_t num_slices = 0;
   std::uint32_t offset_mask = 0;
   std::uint64_t offset_base = 0;
   std::uint64_t offset_step = 0;
   int offset_shift = 0;
+  bool low_offsets = false;  // offset_shift and the width of offset_mask are at most 32 together
   int segment_bits = 0;
   std::uint32_t num_keys = 0;
-  int seed_bits = 0;
+  std::uint32_t seed_bits = 0;
   int group_bits = 0;
   int fingerprint_bits = 0;             // 0, 8, 16 or 32
-  const std::uint8_t* seeds = nullptr;  // behind at least 3 readable bytes
+  const std::uint8_t* seeds = nullptr;  // behind at least 4 readable bytes
   const std::uint8_t* fingerprints = nullptr;
 };
 
@@ -43,19 +45,22 @@ struct HoleTables {
 // fingerprint.
 struct KeyGroup {
   std::uint64_t codes[kGroupKeys];
-  std::uint32_t buckets[kGroupKeys];  // below the number of buckets
-  std::uint32_t slots[kGroupKeys];    // below num_keys
-  std::uint32_t bumped;               // bit i: key i has no seed on level 0
-  std::uint32_t beyond;               // bit i: key i has a slot on level 0 from num_keys on
+  std::uint32_t slices[kGroupKeys];
+  std::uint32_t seed_ends[kGroupKeys];    // in bytes from the start of the seeds
+  std::uint32_t seed_shifts[kGroupKeys];  // of the seed in the four bytes before its end
+  std::uint32_t slots[kGroupKeys];        // below num_keys
+  std::uint32_t bumped;                   // bit i: key i has no seed on level 0
+  std::uint32_t beyond;                   // bit i: key i has a slot on level 0 from num_keys on
 };
 
 // Advances three groups by one stage each, of the lookup that PerfectHash and Fingerprint define;
 // the caller prefetches what the next stage reads.
-//   hashed:  codes -> buckets
-//   located: codes, buckets -> slots, bumped, beyond
+//   hashed:  codes -> slices, seed_ends, seed_shifts
+//   located: codes, slices, seed_ends, seed_shifts -> slots, bumped, beyond
 //   placed:  codes, slots -> rows[i] = slot + 1 where the slot has the key's fingerprint, else 0.
 //            The row of a key that is bumped or beyond means nothing.
-// Requires tables of a checked shape with less than 2^32 slots; their bytes may be anything.
+// Requires tables of a checked shape with less than 2^32 slots and 2^32 bits of seeds; their bytes
+// may be anything.
 struct AdvanceArgs {
   LookupTables tables;
   KeyGroup* hashed;
