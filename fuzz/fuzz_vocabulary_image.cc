@@ -57,7 +57,8 @@ void ChangeShape(ImageShape& shape, std::mt19937_64& random) {
   const auto small = [&] { return static_cast<std::int64_t>(random() % 2048); };
   const auto level = static_cast<std::size_t>(random() % kMaxLevels);
   constexpr int kFingerprintBits[] = {0, 8, 16, 32};
-  switch (random() % 7) {
+  const auto buckets = [&] { return (1 + small() % 8) << shape.format.scheme.segment_bits; };
+  switch (random() % 9) {
     case 0:
       shape.num_keys = small();
       break;
@@ -74,14 +75,20 @@ void ChangeShape(ImageShape& shape, std::mt19937_64& random) {
       shape.num_levels = static_cast<int>(random() % (kMaxLevels + 1));
       for (int i = 0; i < shape.num_levels; ++i) {
         LevelShape& made = shape.levels[static_cast<std::size_t>(i)];
-        if (made.num_slots == 0) made = {kMinLevelSlots + small(), 1 + small() % kMinLevelSlots};
+        if (made.num_slots == 0) made = {kMinLevelSlots + small(), buckets()};
       }
       break;
     case 5:
       shape.levels[level].num_slots = kMinLevelSlots + small();
       break;
+    case 6:
+      shape.format.seed_bits = kMinSeedBits + static_cast<int>(random() % 5);
+      break;
+    case 7:
+      shape.format.group_bits = kMinGroupBits + static_cast<int>(random() % 6);
+      break;
     default:
-      shape.levels[level].num_buckets = 1 + small() % kMinLevelSlots;
+      shape.levels[level].num_buckets = buckets();
   }
   if (shape.row_bits == 0) shape.num_rows = shape.num_keys + 1;
 }

@@ -20,6 +20,7 @@ constexpr std::uint32_t kVersion = 1;
 // The header of a vocabulary image holds the checksums of all its sections, so its own checksum
 // stands for the whole snapshot.
 constexpr std::int64_t kSnapshotHeaderBytes = 256;
+constexpr std::uint64_t kMaxCount = std::uint64_t{1} << 62;
 
 struct Header {
   char magic[8];
@@ -127,7 +128,7 @@ Status CheckHeader(const Vocabulary& snapshot, const Header& h) {
   if (h.num_segments > LiveVocabulary::kMaxSegments)
     return Damaged("num_segments = ", h.num_segments, " is above ", LiveVocabulary::kMaxSegments);
   for (const std::uint64_t count : {h.num_refused, h.capacity, h.max_key_bytes, h.min_count})
-    if (count > std::uint64_t{1} << 62) return Damaged("a count of ", count, " is above 2^62");
+    if (count > kMaxCount) return Damaged("a count of ", count, " is above 2^62");
   // Every element has a byte at least, so these bounds keep all sums below 2^64.
   for (const std::uint64_t count :
        {h.num_keys, h.num_free_rows, h.num_evicted_rows, h.num_sightings, h.num_sets, h.key_bytes})
@@ -209,7 +210,7 @@ std::vector<std::uint8_t> WriteLiveImage(const Vocabulary& snapshot, const LiveP
   header.min_count = static_cast<std::uint64_t>(parts.options.min_count);
   header.expire_after = parts.options.expire_after;
   header.time = parts.time;
-  header.num_refused = static_cast<std::uint64_t>(parts.num_refused);
+  header.num_refused = std::min(static_cast<std::uint64_t>(parts.num_refused), kMaxCount);
   header.num_keys = SizeOf(parts.keys);
   header.num_free_rows = SizeOf(parts.free_rows);
   header.num_evicted_rows = SizeOf(parts.evicted_rows);
