@@ -1,4 +1,4 @@
-"""The Python examples of README.md run as they are printed."""
+"""The Python examples of README.md and of the guides run as they are printed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from feedfast import ModelStore
 from feedfast.ranker_artifact import publish_ranker
 from synthetic_ranker import synthetic_ranker
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+
+# Guides whose examples build on each other and check themselves.
+GUIDES = ("docs/vocabulary.md",)
 
 
-def python_examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def python_examples(document: str = "README.md") -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -42,3 +47,10 @@ def test_the_serving_example_scores(tmp_path: Path) -> None:
     ranker = synthetic_ranker(seed=20_240_601)
     publish_ranker(ModelStore(tmp_path / "store"), "feed", ranker)
     assert "[" in run_python(for_serving, tmp_path)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_examples_of_a_guide_run_one_after_the_other(guide: str, tmp_path: Path) -> None:
+    examples = python_examples(guide)
+    assert examples
+    run_python("".join(examples), tmp_path)
