@@ -130,6 +130,19 @@ def test_bad_bags(
             Bags(values, offsets, weights).validate(num_rows=10)
 
 
+@pytest.mark.parametrize("values_type", [np.int32, np.int64])
+@pytest.mark.parametrize("offsets_type", [np.int32, np.int64])
+def test_int32_is_read_in_place(values_type: Any, offsets_type: Any) -> None:
+    table = np.arange(40, dtype=np.float32).reshape(10, 4)
+    bags = Bags(np.array([9, 1, 1], values_type), np.array([0, 2, 3], offsets_type))
+    assert bags.values.dtype == values_type
+    assert bags.offsets.dtype == offsets_type
+    got = ff.pooled_lookup(table, bags.values, bags.offsets)
+    assert got.tolist() == [(table[9] + table[1]).tolist(), table[1].tolist()]
+    with pytest.raises(IndexError, match=re.escape("values[1] = -1 is not a row")):
+        ff.pooled_lookup(table, np.array([0, -1], values_type), np.array([0, 2], offsets_type))
+
+
 def test_unsigned_ids_above_int64_are_refused() -> None:
     with pytest.raises(TypeError, match="got uint64"):
         ff.pooled_lookup(np.zeros((1, 1), np.float32), np.array([0], np.uint64), [0, 1])

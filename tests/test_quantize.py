@@ -35,6 +35,66 @@ def test_layout_and_sizes() -> None:
     assert (same.dequantize() == quantized.dequantize()).all()
 
 
+@pytest.mark.parametrize("dim", [1, 6, 7])
+def test_int4_layout_and_error(dim: int, cpu_target: str) -> None:
+    table = random_table(100, dim)
+    quantized = QuantizedTable.quantize(table, bits=4)
+    assert quantized.packed.shape == (100, 4 + (dim + 1) // 2)
+    assert (quantized.bits, quantized.num_rows, quantized.dim) == (4, 100, dim)
+    scale, bias = quantized.packed[:, :4].copy().view(np.float16).astype(np.float32).T[:, :, None]
+    codes = quantized.packed[:, 4:]
+    both = np.stack([codes & 15, codes >> 4], -1).reshape(100, -1)[:, :dim]
+    np.testing.assert_allclose(quantized.dequantize(), scale * both + bias, rtol=1e-6)
+    error = np.abs(quantized.dequantize() - table)
+    assert (error <= 0.5001 * scale + 4e-7 * np.abs(table)).all()
+    same = QuantizedTable(quantized.packed, 4, dim=dim)
+    assert (same.dequantize() == quantized.dequantize()).all()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_error_report_and_clipping(bits: int) -> None:
+    table = random_table(300, 64)
+    table[:, 0] *= 6  # outliers
+    minmax = QuantizedTable.quantize(table, bits)
+    clip = QuantizedTable.quantize(table, bits, method="clip", threads=2)
+    report = minmax.error_report(table)
+    error = minmax.dequantize().astype(np.float64) - table
+    assert report.greatest == np.abs(error).max()
+    assert report.rms == pytest.approx(np.sqrt((error**2).mean()), rel=1e-9)
+    assert report.saturated_rows == 0.0
+    assert clip.error_report(table, threads=2).rms <= report.rms * 1.0001
+    if bits == 4:
+        assert clip.error_report(table).rms < 0.96 * report.rms
+        assert clip.error_report(table).saturated_rows > 0.1
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_update_rows_rewrites_those_rows_alone(bits: int) -> None:
+    table = random_table(40, 5)
+    quantized = QuantizedTable.quantize(table, bits)
+    rows = np.array([39, 0, 11], np.int32)
+    table[rows] = random_table(3, 5) + 1
+    quantized.update_rows(rows, table[rows])
+    assert (quantized.packed == QuantizedTable.quantize(table, bits).packed).all()
+    before = quantized.packed.copy()
+    quantized.update_rows([], np.zeros((0, 5), np.float32))
+    bad = table[:2].copy()
+    bad[1, 3] = np.inf
+    for update, error, message in (
+        (([0, 40], table[:2]), IndexError, "rows[1] = 40 is not a row of a table with 40 rows"),
+        (([7, 7], table[:2]), ValueError, "rows[1] = 7 repeats rows[0]"),
+        (([7], table[:2]), ValueError, "table has 2 rows; it must have one for each of 1 rows"),
+        (([7, 8], table[:2, :4]), ValueError, "values must have 5 columns; got 4"),
+        (([7, 8], bad), ValueError, "table[1, 3] = inf is outside [-65504, 65504]"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            quantized.update_rows(*update)
+    quantized.packed.flags.writeable = False
+    with pytest.raises(ValueError, match="packed is read-only"):
+        quantized.update_rows([0], table[:1])
+    assert (quantized.packed == before).all()
+
+
 @pytest.mark.parametrize("pooling", ["sum", "mean", "sqrtn"])
 def test_pooled_lookup_matches_the_reference_on_the_decoded_table(
     pooling: str, cpu_target: str
@@ -65,7 +125,7 @@ def test_empty_table() -> None:
 
 def test_bad_input() -> None:
     table = np.ones((2, 3), np.float32)
-    with pytest.raises(ValueError, match="bits must be 8; got 5"):
+    with pytest.raises(ValueError, match="bits must be 8 or 4; got 5"):
         QuantizedTable.quantize(table, bits=5)
     table[1, 2] = np.nan
     with pytest.raises(ValueError, match=re.escape("table[1, 2] = nan is outside [-65504, 65504]")):
@@ -76,5 +136,11 @@ def test_bad_input() -> None:
         QuantizedTable(np.zeros((2, 8), np.float32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"got shape \(2, 4\)"):
         QuantizedTable(np.zeros((2, 4), np.uint8))
+    with pytest.raises(ValueError, match="packed must have 6 columns for dim 4; got 8"):
+        QuantizedTable(np.zeros((2, 8), np.uint8), 4, dim=4)
+    with pytest.raises(ValueError, match="method 'kl' is unknown; allowed: minmax, clip"):
+        QuantizedTable.quantize(np.ones((2, 3), np.float32), method="kl")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=re.escape("table must have shape (2, 3); got (3, 3)")):
+        QuantizedTable.quantize(np.ones((2, 3), np.float32)).error_report(np.ones((3, 3)))
     with pytest.raises(IndexError, match=re.escape("values[0] = 2 is not a row")):
         QuantizedTable.quantize(np.ones((2, 3), np.float32)).pooled_lookup([2], [0, 1])

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpp/common/parallel_for.h"
+#include "cpp/embedding_kernels/grouped_lookup.h"
 #include "cpp/embedding_kernels/pooled_lookup_kernel.h"
 #include "cpp/embedding_kernels/row_prefetch.h"
 
@@ -30,7 +30,7 @@ BagRange MakeBagRange(const Table& table, const Bags& bags, Pooling pooling, std
           pooling,
           begin_bag,
           end_bag,
-          std::clamp<std::int64_t>(kLinesInFlight / row_lines, 1, 64)};
+          std::clamp<std::int64_t>(kLinesInFlight / row_lines, 1, kLinesInFlight)};
 }
 
 void PooledLookupRange(const Table& table, const Bags& bags, Pooling pooling, float* out,
@@ -44,16 +44,12 @@ void PooledLookupRange(const Table& table, const Bags& bags, Pooling pooling, fl
 
 void PooledLookup(const Table& table, const Bags& bags, Pooling pooling, float* out,
                   std::int64_t out_stride, int threads) {
-  const std::int64_t num_bags = bags.num_bags();
   if (threads == 1) {
-    PooledLookupRange(table, bags, pooling, out, out_stride, 0, num_bags);
+    PooledLookupRange(table, bags, pooling, out, out_stride, 0, bags.num_bags());
     return;
   }
-  // Eight ranges per thread even out bags of different length.
-  const std::int64_t grain = std::max<std::int64_t>(1, num_bags / (8 * std::int64_t{threads}));
-  ParallelFor(num_bags, grain, threads, [&](std::int64_t begin, std::int64_t end) {
-    PooledLookupRange(table, bags, pooling, out, out_stride, begin, end);
-  });
+  const PooledFeature feature{table, bags, pooling, 0};
+  GroupedPooledLookup({&feature, 1}, out, out_stride, threads);
 }
 
 }  // namespace feedfast::embedding_kernels

@@ -14,10 +14,10 @@ namespace feedfast::embedding_kernels {
 // several tables can fill column blocks of one matrix. An empty bag yields zeros.
 // Requires: ValidateBags(bags, table.num_rows) is ok; out_stride >= table.dim; out does not overlap
 // the inputs; threads >= 1.
-// Numerics: one float32 accumulator per output, ascending i; then the bias sum of an int8 table is
-// added and the divisor (summed in double) divides. For one CPU target the bits of a bag depend on
-// that bag alone: not on the other bags, their order or the thread count. Between targets they may
-// differ in the last places (FMA).
+// Numerics: one float32 accumulator per output, ascending i; then the bias sum of a quantized table
+// is added and the divisor (summed in double) divides. For one CPU target the bits of a bag depend
+// on that bag alone: not on the other bags, their order or the thread count. Between targets they
+// may differ in the last places (FMA).
 void PooledLookup(const Table& table, const Bags& bags, Pooling pooling, float* out,
                   std::int64_t out_stride, int threads);
 

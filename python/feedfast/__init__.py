@@ -9,6 +9,7 @@ from __future__ import annotations
 from feedfast._core import __version__
 from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
+from feedfast.grouped_lookup import PooledFeature, pooled_lookup_grouped
 from feedfast.live_vocabulary import LiveVocabulary
 from feedfast.quantize import QuantizedTable
 from feedfast.scorer import BatchResult, Request, RequestBatch, Result, Scorer
@@ -24,6 +25,7 @@ __all__ = [
     "LeafEncoder",
     "LiveVocabulary",
     "ModelStore",
+    "PooledFeature",
     "QuantizedTable",
     "Request",
     "RequestBatch",
@@ -32,4 +34,5 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "pooled_lookup",
+    "pooled_lookup_grouped",
 ]

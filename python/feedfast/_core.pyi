@@ -111,51 +111,62 @@ class LiveVocabulary:
     def counts(self) -> LiveCounts: ...
 
 # embedding_kernels: cpp/bindings/register_embedding_kernels.cc
-def pooled_lookup_float32(
-    table: NDArray[np.float32],
-    values: NDArray[np.int64],
-    offsets: NDArray[np.int64],
+class Table:
+    @staticmethod
+    def float32(array: NDArray[np.float32]) -> Table: ...
+    @staticmethod
+    def float16(array: NDArray[np.uint16]) -> Table: ...
+    @staticmethod
+    def bfloat16(array: NDArray[np.uint16]) -> Table: ...
+    @staticmethod
+    def quantized(packed: NDArray[np.uint8], *, dim: int, bits: int) -> Table: ...
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+
+def pooled_lookup(
+    table: Table,
+    values: NDArray[np.integer],
+    offsets: NDArray[np.integer],
     weights: NDArray[np.float32] | None,
     *,
     pooling: str,
     threads: int,
 ) -> NDArray[np.float32]: ...
-def pooled_lookup_float16(
-    table: NDArray[np.uint16],
-    values: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    weights: NDArray[np.float32] | None,
+def pooled_lookup_grouped(
+    features: Sequence[
+        tuple[Table, NDArray[np.integer], NDArray[np.integer], NDArray[np.float32] | None, str, int]
+    ],
+    out: NDArray[np.float32],
     *,
-    pooling: str,
     threads: int,
-) -> NDArray[np.float32]: ...
-def pooled_lookup_bfloat16(
-    table: NDArray[np.uint16],
-    values: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    weights: NDArray[np.float32] | None,
-    *,
-    pooling: str,
-    threads: int,
-) -> NDArray[np.float32]: ...
-def pooled_lookup_int8(
-    table: NDArray[np.uint8],
-    values: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    weights: NDArray[np.float32] | None,
-    *,
-    pooling: str,
-    threads: int,
-) -> NDArray[np.float32]: ...
+) -> None: ...
 def validate_bags(
-    values: NDArray[np.int64],
-    offsets: NDArray[np.int64],
+    values: NDArray[np.integer],
+    offsets: NDArray[np.integer],
     weights: NDArray[np.float32] | None,
     *,
     num_rows: int,
 ) -> None: ...
-def quantize_rows(table: NDArray[np.float32], *, threads: int) -> NDArray[np.uint8]: ...
-def dequantize_rows(packed: NDArray[np.uint8], *, threads: int) -> NDArray[np.float32]: ...
+def quantize_rows(
+    table: NDArray[np.float32], *, bits: int, method: str, threads: int
+) -> NDArray[np.uint8]: ...
+def quantize_rows_at(
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    values: NDArray[np.float32],
+    *,
+    bits: int,
+    method: str,
+    threads: int,
+) -> None: ...
+def dequantize_rows(table: Table, *, threads: int) -> NDArray[np.float32]: ...
+def quantization_error(
+    table: Table, original: NDArray[np.float32], *, threads: int
+) -> tuple[float, float, float]: ...
+def read_rows(table: NDArray[Any], rows: NDArray[np.int64], *, lines_in_flight: int) -> int: ...
+def move_to_huge_pages(array: NDArray[Any]) -> bool: ...
 
 # gated_mlp: cpp/bindings/register_gated_mlp.cc
 class GatedLayer:

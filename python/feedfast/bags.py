@@ -17,6 +17,7 @@ import numpy.typing as npt
 from feedfast import _core
 
 IntArray = npt.NDArray[np.int64]
+IndexArray = npt.NDArray[np.int64] | npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 Pooling = Literal["sum", "mean", "sqrtn"]
 
@@ -26,18 +27,18 @@ class Bags:
     """Row ids of many bags.
 
     Attributes:
-        values: [nnz] int64 row ids; any integer type is accepted and converted.
-        offsets: [num_bags + 1] int64, ascending from 0 to nnz.
+        values: [nnz] int64 or int32 row ids; other integer types are converted.
+        offsets: [num_bags + 1] int64 or int32, ascending from 0 to nnz.
         weights: [nnz] float32 or None, when every weight is 1.
     """
 
-    values: IntArray
-    offsets: IntArray
+    values: IndexArray
+    offsets: IndexArray
     weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", as_int64("values", self.values))
-        object.__setattr__(self, "offsets", as_int64("offsets", self.offsets))
+        object.__setattr__(self, "values", as_index("values", self.values))
+        object.__setattr__(self, "offsets", as_index("offsets", self.offsets))
         if self.weights is not None:
             object.__setattr__(self, "weights", as_float32("weights", self.weights))
 
@@ -50,7 +51,7 @@ class Bags:
         offsets = np.zeros(counts.size + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         return cls(
-            as_int64("values", values),
+            as_index("values", values),
             offsets,
             None if weights is None else as_float32("weights", weights),
         )
@@ -70,8 +71,8 @@ class Bags:
         return self.offsets.size - 1
 
     @property
-    def lengths(self) -> IntArray:
-        """[num_bags] int64, ids per bag."""
+    def lengths(self) -> IndexArray:
+        """[num_bags], ids per bag, of the type of the offsets."""
         return np.diff(self.offsets)
 
     def validate(self, num_rows: int) -> None:
@@ -96,6 +97,18 @@ def as_int64(name: str, array: npt.ArrayLike) -> IntArray:
             raise TypeError(f"{name} must be an integer array that fits int64; got {ids.dtype}")
         ids = ids.astype(np.int64)
     return np.ascontiguousarray(ids)
+
+
+def as_index(name: str, array: npt.ArrayLike) -> IndexArray:
+    """`array` as contiguous int64 or int32, without a copy if it is one of them already.
+
+    Raises:
+        TypeError: As `as_int64`.
+    """
+    ids = np.asarray(array)
+    if ids.dtype == np.int32 and ids.flags.c_contiguous:
+        return ids
+    return as_int64(name, ids)
 
 
 def as_float32(name: str, array: npt.ArrayLike) -> FloatArray:
@@ -132,8 +145,8 @@ def pooled_lookup(
     Args:
         table: [num_rows, dim] float32, float16 or bfloat16 (`ml_dtypes.bfloat16`, or uint16 with
             `dtype="bf16"`), C-contiguous; never copied.
-        values: [nnz] row ids.
-        offsets: [num_bags + 1], ascending from 0 to nnz.
+        values: [nnz] row ids; int64 and int32 are read as they are, other integers converted.
+        offsets: [num_bags + 1], ascending from 0 to nnz; integers as for `values`.
         weights: [nnz] or None.
         pooling: "sum", "mean" or "sqrtn".
         threads: Threads to use; the bits of the result do not depend on it.
@@ -148,25 +161,32 @@ def pooled_lookup(
         ValueError: The table is not contiguous or not of rank 2, offsets do not ascend from 0 to
             nnz, weights are not nnz finite numbers, or `pooling` or `threads` is unknown.
     """
-    ids = as_int64("values", values)
-    borders = as_int64("offsets", offsets)
-    factors = None if weights is None else as_float32("weights", weights)
+    return _core.pooled_lookup(
+        view_table(table, dtype),
+        as_index("values", values),
+        as_index("offsets", offsets),
+        None if weights is None else as_float32("weights", weights),
+        pooling=pooling,
+        threads=threads,
+    )
+
+
+def view_table(table: npt.NDArray[Any], dtype: Literal["bf16"] | None = None) -> _core.Table:
+    """A float table as the kernels take it; `table` and `dtype` as in `pooled_lookup`.
+
+    Raises:
+        TypeError, ValueError: As `pooled_lookup`.
+    """
     _require_contiguous(table)
     if dtype not in (None, "bf16"):
         raise ValueError(f"dtype must be None or 'bf16'; got {dtype!r}")
     if dtype is None and table.dtype == np.float32:
-        return _core.pooled_lookup_float32(
-            table, ids, borders, factors, pooling=pooling, threads=threads
-        )
+        return _core.Table.float32(table)
     if dtype is None and table.dtype == np.float16:
-        return _core.pooled_lookup_float16(
-            table.view(np.uint16), ids, borders, factors, pooling=pooling, threads=threads
-        )
+        return _core.Table.float16(table.view(np.uint16))
     # ml_dtypes is no dependency: its bfloat16 is known by its name.
     if table.dtype.name == "bfloat16" or (dtype == "bf16" and table.dtype == np.uint16):
-        return _core.pooled_lookup_bfloat16(
-            table.view(np.uint16), ids, borders, factors, pooling=pooling, threads=threads
-        )
+        return _core.Table.bfloat16(table.view(np.uint16))
     raise TypeError(
         "table must be float32, float16 or bfloat16 (uint16 with dtype='bf16'); got "
         f"{table.dtype} with dtype={dtype!r}"
