@@ -266,7 +266,7 @@ StatusOr<LiveParts> ReadLiveImage(const Vocabulary& snapshot, Span<const std::ui
     return Damaged("bytes ", kLiveHeaderBytes, "..", h.file_bytes, " do not match their checksum");
   FEEDFAST_RETURN_IF_ERROR(CheckHeader(snapshot, h));
 
-  std::uint64_t expected = kLiveHeaderBytes + 8 * h.num_segments + 24 * h.num_keys +
+  std::uint64_t expected = kLiveHeaderBytes + std::uint64_t{8} * h.num_segments + 24 * h.num_keys +
                            8 * h.num_free_rows + 8 * h.num_evicted_rows + 16 * h.num_sightings +
                            h.num_sets + h.key_bytes;
   if (expected > h.file_bytes)

@@ -38,9 +38,10 @@ bool LiveKeys::Holds(std::uint32_t entry, std::string_view key, KeyCode code) co
 
 void LiveKeys::Find(Span<const std::string_view> keys, const KeyCode* codes,
                     std::uint32_t* entries) const noexcept {
-  assert(keys.size() <= kKeyBlock);
+  const std::int64_t size = keys.size();
+  assert(size <= kKeyBlock);
   if (size_ == 0) {
-    for (std::int64_t i = 0; i < keys.size(); ++i) entries[i] = kNone;
+    for (std::int64_t i = 0; i < size; ++i) entries[i] = kNone;
     return;
   }
   // Passes over the block, so that the reads of one pass are in flight together: slots, entries,
@@ -53,18 +54,18 @@ void LiveKeys::Find(Span<const std::string_view> keys, const KeyCode* codes,
     at[i] = slot;
     entries[i] = slots_[slot].entry;
   };
-  for (std::int64_t i = 0; i < keys.size(); ++i) {
+  for (std::int64_t i = 0; i < size; ++i) {
     at[i] = TagOf(codes[i]) & mask();
     __builtin_prefetch(&slots_[at[i]]);
   }
-  for (std::int64_t i = 0; i < keys.size(); ++i) {
+  for (std::int64_t i = 0; i < size; ++i) {
     next_match(i);
     if (entries[i] != kNone) __builtin_prefetch(&entries_[entries[i]]);
   }
-  for (std::int64_t i = 0; i < keys.size(); ++i)
+  for (std::int64_t i = 0; i < size; ++i)
     if (entries[i] != kNone)
       __builtin_prefetch(bytes_.data() + (entries_[entries[i]].where >> kSizeBits));
-  for (std::int64_t i = 0; i < keys.size(); ++i)
+  for (std::int64_t i = 0; i < size; ++i)
     while (entries[i] != kNone && !Holds(entries[i], keys[i], codes[i])) {
       at[i] = (at[i] + 1) & mask();
       next_match(i);

@@ -78,34 +78,62 @@ void LiveVocabulary::Lookup(const KeySource& keys, std::int64_t begin,
     const Span<std::int64_t> chunk = rows.subspan(first, std::min(kChunk, rows.size() - first));
     snapshot_.Lookup(keys, begin + first, chunk);
     const std::shared_lock<LiveMutex> lock(state_);
-    if (segments_.empty() && overlay_.size() == 0 && exceptions_.size() == 0) continue;
-    for (std::int64_t i = 0; i < chunk.size(); i += kKeyBlock)
-      ResolveBlock(keys, begin + first + i,
-                   chunk.subspan(i, std::min(kKeyBlock, chunk.size() - i)));
+    if (exceptions_.size() > 0) CorrectFalseAccepts(keys, begin + first, chunk);
+    if (segments_.empty() && overlay_.size() == 0) continue;
+    // Keys that the snapshot does not know are looked up together, so that the memory reads of
+    // many overlap even where they are few.
+    std::int64_t unknown[2 * kKeyBlock];
+    std::int64_t size = 0;
+    for (std::int64_t block = 0; block < chunk.size(); block += kKeyBlock) {
+      const std::int64_t end = std::min(block + kKeyBlock, chunk.size());
+      for (std::int64_t i = block; i < end; ++i) {
+        unknown[size] = i;
+        size += chunk[i] == 0 ? 1 : 0;
+      }
+      if (size < kKeyBlock) continue;
+      ResolveUnknown(keys, begin + first, {unknown, kKeyBlock}, chunk);
+      std::copy(unknown + kKeyBlock, unknown + size, unknown);
+      size -= kKeyBlock;
+    }
+    ResolveUnknown(keys, begin + first, {unknown, size}, chunk);
   }
 }
 
-void LiveVocabulary::ResolveBlock(const KeySource& keys, std::int64_t begin,
-                                  Span<std::int64_t> rows) const noexcept {
-  bool resolved = true;
-  for (const std::int64_t row : rows) resolved &= row != 0;
-  if (exceptions_.size() > 0)
-    for (const std::int64_t row : rows) resolved &= !exception_filter_.MayHold(CodeOfRow(row));
-  if (resolved) return;
+std::uint32_t LiveVocabulary::FindException(std::string_view key,
+                                            std::int64_t accepted) const noexcept {
+  const KeyCode code = CodeOfRow(accepted);
+  return exception_filter_.MayHold(code) ? exceptions_.Find(key, code) : LiveKeys::kNone;
+}
+
+void LiveVocabulary::CorrectFalseAccepts(const KeySource& keys, std::int64_t begin,
+                                         Span<std::int64_t> accepted) const noexcept {
+  for (std::int64_t i = 0; i < accepted.size(); ++i) {
+    if (accepted[i] == 0 || !exception_filter_.MayHold(CodeOfRow(accepted[i]))) continue;
+    std::string_view key;
+    keys.Views(begin + i, {&key, 1});
+    const std::uint32_t entry = FindException(key, accepted[i]);
+    if (entry != LiveKeys::kNone) accepted[i] = exceptions_.row(entry);
+  }
+}
+
+void LiveVocabulary::ResolveUnknown(const KeySource& keys, std::int64_t begin,
+                                    Span<const std::int64_t> positions,
+                                    Span<std::int64_t> rows) const noexcept {
   std::string_view buffer[kKeyBlock];
-  const Span<std::string_view> views(buffer, rows.size());
-  keys.Views(begin, views);
-  AcceptBySegments(views, rows);
-  Probe exceptions;
-  Probe overlay;
-  ProbeExceptions(views, rows, &exceptions);
-  ProbeOverlay(views, rows, &overlay);
-  for (std::int64_t i = 0; i < exceptions.size; ++i)
-    if (exceptions.entries[i] != LiveKeys::kNone)
-      rows[exceptions.positions[i]] = exceptions_.row(exceptions.entries[i]);
-  for (std::int64_t i = 0; i < overlay.size; ++i)
-    if (overlay.entries[i] != LiveKeys::kNone)
-      rows[overlay.positions[i]] = overlay_.row(overlay.entries[i]);
+  const Span<std::string_view> views(buffer, positions.size());
+  for (std::int64_t i = 0, end = 0; i < positions.size(); i = end) {
+    while (end < positions.size() && positions[end] - positions[i] == end - i) ++end;
+    keys.Views(begin + positions[i], views.subspan(i, end - i));
+  }
+  std::int64_t resolved[kKeyBlock] = {};
+  AcceptBySegments(views, {resolved, views.size()});
+  KeyCode codes[kKeyBlock];
+  std::uint32_t entries[kKeyBlock];
+  FindAdmitted(views, {resolved, views.size()}, codes, entries);
+  for (std::int64_t i = 0; i < views.size(); ++i) {
+    const LiveKeys& part = resolved[i] != 0 ? exceptions_ : overlay_;
+    rows[positions[i]] = entries[i] != LiveKeys::kNone ? part.row(entries[i]) : resolved[i];
+  }
 }
 
 void LiveVocabulary::AcceptBySegments(Span<const std::string_view> keys,
@@ -115,42 +143,41 @@ void LiveVocabulary::AcceptBySegments(Span<const std::string_view> keys,
   std::int64_t rows[kKeyBlock];
   for (const Vocabulary& segment : segments_) {
     std::int64_t size = 0;
-    for (std::int64_t i = 0; i < keys.size(); ++i)
-      if (accepted[i] == 0) {
-        positions[size] = i;
-        unknown[size++] = keys[i];
-      }
+    for (std::int64_t i = 0; i < keys.size(); ++i) {
+      positions[size] = i;
+      unknown[size] = keys[i];
+      size += accepted[i] == 0 ? 1 : 0;
+    }
     if (size == 0) return;
     segment.Lookup({unknown, size}, {rows, size});
     for (std::int64_t i = 0; i < size; ++i) accepted[positions[i]] = rows[i];
   }
 }
 
-void LiveVocabulary::ProbeExceptions(Span<const std::string_view> keys,
-                                     Span<const std::int64_t> accepted,
-                                     Probe* probe) const noexcept {
-  if (exceptions_.size() == 0) return;
-  std::string_view suspects[kKeyBlock];
-  for (std::int64_t i = 0; i < keys.size(); ++i) {
-    const KeyCode code = CodeOfRow(accepted[i]);
-    if (accepted[i] == 0 || !exception_filter_.MayHold(code)) continue;
-    probe->positions[probe->size] = i;
-    probe->codes[probe->size] = code;
-    suspects[probe->size++] = keys[i];
-  }
-  exceptions_.Find({suspects, probe->size}, probe->codes, probe->entries);
-}
-
-void LiveVocabulary::ProbeOverlay(Span<const std::string_view> keys,
-                                  Span<const std::int64_t> accepted, Probe* probe) const noexcept {
+void LiveVocabulary::FindAdmitted(Span<const std::string_view> keys,
+                                  Span<const std::int64_t> accepted, KeyCode* codes,
+                                  std::uint32_t* entries) const noexcept {
+  std::int64_t positions[kKeyBlock];
   std::string_view unknown[kKeyBlock];
+  KeyCode unknown_codes[kKeyBlock];
+  std::uint32_t unknown_entries[kKeyBlock];
+  std::int64_t size = 0;
   for (std::int64_t i = 0; i < keys.size(); ++i) {
-    probe->positions[probe->size] = i;
-    unknown[probe->size] = keys[i];
-    probe->size += accepted[i] == 0 ? 1 : 0;
+    positions[size] = i;
+    unknown[size] = keys[i];
+    size += accepted[i] == 0 ? 1 : 0;
+    codes[i] = CodeOfRow(accepted[i]);
+    entries[i] = LiveKeys::kNone;
   }
-  HashKeys({unknown, probe->size}, options_.seed, probe->codes);
-  overlay_.Find({unknown, probe->size}, probe->codes, probe->entries);
+  if (exceptions_.size() > 0)
+    for (std::int64_t i = 0; i < keys.size(); ++i)
+      if (accepted[i] != 0) entries[i] = FindException(keys[i], accepted[i]);
+  HashKeys({unknown, size}, options_.seed, unknown_codes);
+  overlay_.Find({unknown, size}, unknown_codes, unknown_entries);
+  for (std::int64_t i = 0; i < size; ++i) {
+    codes[positions[i]] = unknown_codes[i];
+    entries[positions[i]] = unknown_entries[i];
+  }
 }
 
 // Observe -----------------------------------------------------------------------------------------
@@ -181,21 +208,12 @@ Status LiveVocabulary::Observe(const KeySource& keys, double time, Novelty novel
 void LiveVocabulary::ObserveBlock(Span<const std::string_view> keys, Novelty novelty,
                                   Span<std::int64_t> rows) {
   AcceptBySegments(keys, rows);
-  Probe exceptions;
-  Probe overlay;
-  ProbeExceptions(keys, rows, &exceptions);
-  ProbeOverlay(keys, rows, &overlay);
   KeyCode codes[kKeyBlock];
   std::uint32_t entries[kKeyBlock];
-  std::fill_n(entries, keys.size(), LiveKeys::kNone);
-  for (std::int64_t i = 0; i < exceptions.size; ++i)
-    entries[exceptions.positions[i]] = exceptions.entries[i];
-  for (std::int64_t i = 0; i < overlay.size; ++i) {
-    entries[overlay.positions[i]] = overlay.entries[i];
-    codes[overlay.positions[i]] = overlay.codes[i];
-    if (overlay.entries[i] == LiveKeys::kNone && sightings_.num_sets() > 0)
-      sightings_.Prefetch(overlay.codes[i]);
-  }
+  FindAdmitted(keys, rows, codes, entries);
+  if (sightings_.num_sets() > 0)
+    for (std::int64_t i = 0; i < keys.size(); ++i)
+      if (rows[i] == 0 && entries[i] == LiveKeys::kNone) sightings_.Prefetch(codes[i]);
   const double forget_before = time_ - options_.expire_after;
   // Taken when the first key of the block is admitted; keys found before that are only touched.
   std::unique_lock<LiveMutex> lock(state_, std::defer_lock);
@@ -203,7 +221,6 @@ void LiveVocabulary::ObserveBlock(Span<const std::string_view> keys, Novelty nov
     const bool accepted = rows[i] != 0;
     if (accepted && novelty == Novelty::kUnknown && entries[i] == LiveKeys::kNone) continue;
     LiveKeys& part = accepted ? exceptions_ : overlay_;
-    if (accepted) codes[i] = CodeOfRow(rows[i]);
     // It may have been admitted since the block was probed.
     if (entries[i] == LiveKeys::kNone && lock.owns_lock())
       entries[i] = part.Find(keys[i], codes[i]);

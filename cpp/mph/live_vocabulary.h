@@ -120,13 +120,6 @@ class LiveVocabulary {
   static constexpr std::int64_t kMaxSegments = 64;
 
  private:
-  // Keys of a block that may be admitted ones: their positions in it, and what was found.
-  struct Probe {
-    std::int64_t size = 0;
-    std::int64_t positions[kKeyBlock];
-    KeyCode codes[kKeyBlock];
-    std::uint32_t entries[kKeyBlock];
-  };
   // A bit for each code of the exception list, 8 KiB: another code is held by chance.
   class CodeFilter {
    public:
@@ -141,15 +134,23 @@ class LiveVocabulary {
 
   LiveVocabulary(const Vocabulary& snapshot, const LiveOptions& options);
 
-  // Called with state_ held, shared or as the only writer.
+  // Called with state_ held, shared or as the only writer. Blocks have at most kKeyBlock keys.
+  //
+  // Gives rows of exceptions to keys that the snapshot accepted.
+  void CorrectFalseAccepts(const KeySource& keys, std::int64_t begin,
+                           Span<std::int64_t> accepted) const noexcept;
+  // rows[p] = row of key begin + p for a block of ascending positions p, which the snapshot does
+  // not know.
+  void ResolveUnknown(const KeySource& keys, std::int64_t begin, Span<const std::int64_t> positions,
+                      Span<std::int64_t> rows) const noexcept;
+  // Completes the accepted rows of a block: in, those of the snapshot.
   void AcceptBySegments(Span<const std::string_view> keys,
                         Span<std::int64_t> accepted) const noexcept;
-  void ProbeExceptions(Span<const std::string_view> keys, Span<const std::int64_t> accepted,
-                       Probe* probe) const noexcept;
-  void ProbeOverlay(Span<const std::string_view> keys, Span<const std::int64_t> accepted,
-                    Probe* probe) const noexcept;
-  void ResolveBlock(const KeySource& keys, std::int64_t begin,
-                    Span<std::int64_t> rows) const noexcept;
+  // Codes and entries (or kNone) of a block, in the exception list for accepted keys, else in the
+  // overlay.
+  void FindAdmitted(Span<const std::string_view> keys, Span<const std::int64_t> accepted,
+                    KeyCode* codes, std::uint32_t* entries) const noexcept;
+  std::uint32_t FindException(std::string_view key, std::int64_t accepted) const noexcept;
   std::int64_t num_transient() const noexcept {
     return overlay_.num_transient() + exceptions_.num_transient();
   }
