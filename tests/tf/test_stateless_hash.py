@@ -146,6 +146,8 @@ def test_vectors_are_those_of_the_rows(method: Method, combiner: Combiner) -> No
     assert ragged.shape.as_list() == [3, None, 6]
     np.testing.assert_array_equal(ragged[2, 0], vectors[1])
     assert layer(tf.zeros((0, 2), tf.string)).shape == (0, 2, 6)
+    for few in (["a", ""], np.array(["a", ""])):
+        np.testing.assert_array_equal(layer(few), layer(tf.constant(["a", ""])))
 
 
 def test_integer_inputs_are_rows_of_a_vocabulary() -> None:

@@ -207,6 +207,29 @@ def test_config_holds_no_vocabulary_and_copies_keep_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(copied(members), model(members), rtol=1e-6)  # same weights
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_may_come_first_in_a_sequential_model(policy: str, tmp_path: Path) -> None:
+    layer = StringLookup(vocabulary=KEYS, dtype=policy)
+    model = keras.Sequential([layer, keras.layers.Embedding(layer.vocabulary_size(), 2)])
+    keys = tf.constant(["a", "no"])
+    vectors = model(keys)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(keys), vectors)
+
+
+def test_is_saved_as_an_attribute_of_a_module(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.layer = StringLookup(vocabulary=KEYS)
+    module.call = tf.function(
+        lambda keys: module.layer(keys), input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+    tf.saved_model.save(module, str(tmp_path))
+    assert os.listdir(tmp_path / "assets") == ["vocabulary.ffv"]
+    loaded: Any = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.call(tf.constant(KEYS)), range(1, 6))
+
+
 def test_altered_assets_are_refused(tmp_path: Path) -> None:
     layer = StringLookup(vocabulary=KEYS)
     layer.save_assets(str(tmp_path))

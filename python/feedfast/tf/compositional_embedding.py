@@ -36,7 +36,8 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
     - `quotient_remainder`: a row of each of two tables (Shi et al. 2020, arXiv 1909.02107).
       Integer inputs are ids below the product of their sizes and are split without hashing.
 
-    The gradient by the table is sparse.
+    The gradient by the table is sparse. As the first layer of a Sequential model it needs a
+    `keras.Input(shape, dtype="string")` (or "int64") before it.
 
     Args:
         num_rows: Rows of all tables together. For `quotient_remainder` also the pair
@@ -99,6 +100,7 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self._sizes = sizes
         self.supports_jit = False  # the ops have no XLA kernels
         self._convert_input_args = False  # keys are not for the dtype policy
+        self._allow_non_tensor_positional_args = True
 
     def build(self, keys_shape: Any = None) -> None:
         """Creates the table; remainders stand behind quotients."""
@@ -115,7 +117,8 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """The vector of every key.
 
         Args:
-            keys: Strings or integers of any shape: a tensor, an array or a RaggedTensor.
+            keys: Strings or integers of any shape: a tensor, an array, a list or a
+                RaggedTensor.
 
         Returns:
             The shape of the keys with a last dimension of `dim`, in the layer's compute dtype;
@@ -127,6 +130,7 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         if isinstance(keys, tf.RaggedTensor):
             return keys.with_flat_values(self.call(keys.flat_values))
+        keys = tf.convert_to_tensor(keys)
         rows = self._rows(keys)
         values = tf.reshape(rows, [-1])
         # Bags of two are summed inside the lookup; otherwise every row is a bag of its own.

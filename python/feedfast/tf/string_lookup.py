@@ -80,10 +80,10 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
     `.keras` file, as an asset of the SavedModel after `export`.
 
     Args:
-        vocabulary: A list, tuple, numpy or Arrow array or tensor of distinct keys (when it starts
-            with `oov_token` k times, those are left out, as in Keras); the path of a text file
-            with one key per line; the path of a file written by `Vocabulary.save`; or a
-            Vocabulary. None leaves it to `set_vocabulary`.
+        vocabulary: A list, tuple, numpy array or tensor of distinct keys (when it starts with
+            `oov_token` k times, those are left out, as in Keras); an Arrow array of them; the path
+            of a text file with one key per line; the path of a file written by `Vocabulary.save`;
+            or a Vocabulary. None leaves it to `set_vocabulary`.
         num_oov_indices: Rows for unknown keys, k >= 1.
         mask_token: Only None: no row is kept for a mask.
         oov_token: See `vocabulary`; as a key it is nothing special.
@@ -254,6 +254,16 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
                 "clone_model, has none); pass vocabulary= or call set_vocabulary"
             )
         return self.table
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype that a Sequential model gives its input when this is its first layer."""
+        return "string"
+
+    @property
+    def variable_dtype(self) -> str:
+        """As `compute_dtype`, so that Keras casts nothing; there are no variables."""
+        return "string"
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""
