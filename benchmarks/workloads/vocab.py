@@ -32,7 +32,9 @@ from feedfast.bench import BenchOptions, BenchRow, row, time_interleaved
 PEERS_FOLDER = Path(__file__).parents[1] / "peers"
 sys.path.append(str(PEERS_FOLDER))
 
+import vocab_false_accepts  # noqa: E402
 import vocab_keys  # noqa: E402
+import vocab_live  # noqa: E402
 
 PEERS = (
     "vocab_dict",
@@ -54,7 +56,6 @@ TF_TARGETS = {"members": 1 / 12, "hashtags": 1 / 7}
 ARROW_TARGETS = {"members": 9 / 19}
 OPEN_TARGET = 5 / 10  # 5 ms where reading 22.6 MB takes 10
 LOAD_TARGET = 50 / 4500  # 50 ms where a StaticHashTable takes 450 ns/key
-FALSE_ACCEPT_TARGET = 1.2
 
 # Batch size to the number of different batches and of rounds.
 BATCHES = {1: (512, 400), 64: (512, 300), 4096: (64, 60), 1_000_000: (1, 7)}
@@ -117,6 +118,7 @@ def _measure(kind: str, size: int, options: BenchOptions) -> Iterator[BenchRow]:
         if "vocab_static_hash_table" in tables and kind == "members":
             yield from _load_asset(prefix, path, keys, Path(folder))
         yield from _lookups(prefix, kind, size, path, tables, options)
+    yield from vocab_live.rows(prefix, kind, size, vocabulary, tables.get("vocab_dict"), options)
 
 
 def _peer(name: str) -> Any:
@@ -176,21 +178,15 @@ def _false_accepts(
     prefix: str, kind: str, keys: pa.Array, options: BenchOptions
 ) -> Iterator[BenchRow]:
     """The share of unknown keys that are accepted, and the upper end of its 95% interval."""
-    step = 1_000_000
     asked = 100_000 if options.quick else 10_000_000
-    for bits in (8, 16, 32):
+    for bits in vocab_false_accepts.FINGERPRINT_BITS:
         built = ff.Vocabulary.build(keys, fingerprint_bits=bits, threads=options.threads)
-        accepted = 0
-        for begin in range(len(keys), len(keys) + asked, step):
-            end = min(begin + step, len(keys) + asked)
-            unknown = vocab_keys.keys_at(kind, np.arange(begin, end))
-            accepted += int(np.count_nonzero(built.lookup(unknown)))
+        accepted = vocab_false_accepts.count_accepted(built, kind, len(keys), asked)
+        _, upper = vocab_false_accepts.interval(accepted, asked)
         name = f"{prefix}/false_accepts/fingerprint_bits={bits}/unknown={asked}"
         peer = {"peer": f"2^-{bits}", "peer_value": 2.0**-bits}
-        yield row(name, accepted / asked, "share", target=FALSE_ACCEPT_TARGET, **peer)
-        # Poisson counts: the square root is near normal with a standard deviation of 1/2.
-        upper = ((accepted + 1) ** 0.5 + 0.98) ** 2
-        yield row(f"{name}/upper95", upper / asked, "share", **peer)
+        yield row(name, accepted / asked, "share", target=vocab_false_accepts.TARGET, **peer)
+        yield row(f"{name}/upper95", upper, "share", **peer)
 
 
 def _open(prefix: str, path: Path) -> Iterator[BenchRow]:
