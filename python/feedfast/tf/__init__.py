@@ -10,7 +10,7 @@ from feedfast.tf import _library
 
 _library.ops()
 
-from feedfast.tf import layers, ops  # noqa: E402  (they define gradients of the loaded ops)
+from feedfast.tf import layers, ops, optimizers  # noqa: E402  (they define gradients of the loaded ops)
 from feedfast.tf.pooled_lookup import (  # noqa: E402
     embedding_lookup_sparse,
     safe_embedding_lookup_sparse,
@@ -22,5 +22,6 @@ __all__ = [
     "embedding_lookup_sparse",
     "layers",
     "ops",
+    "optimizers",
     "safe_embedding_lookup_sparse",
 ]

@@ -7,8 +7,11 @@ from feedfast.tf.gated_dense import gated_dense
 from feedfast.tf.hashing import double_hash_rows, hash_rows, quotient_remainder_rows
 from feedfast.tf.leaf_embedding import leaf_encode
 from feedfast.tf.pooled_lookup import pooled_lookup
+from feedfast.tf.row_update import RowRule, assign_rows, row_update
 
 __all__ = [
+    "RowRule",
+    "assign_rows",
     "double_hash_rows",
     "fuse",
     "gated_dense",
@@ -16,5 +19,6 @@ __all__ = [
     "leaf_encode",
     "pooled_lookup",
     "quotient_remainder_rows",
+    "row_update",
     "unfuse",
 ]

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import variable_accessed
 
 from feedfast.tf import _library
+from feedfast.tf._handles import handle_of
 
 Pooling = Literal["sum", "mean", "sqrtn"]
 _DTYPES = (tf.float32, tf.float16, tf.bfloat16)
@@ -60,7 +61,7 @@ def pooled_lookup(
     if isinstance(table, tf.Variable):
         variable_accessed(table)
         pooled: tf.Tensor = ops.feedfast_pooled_lookup(
-            table=table.handle, dtype=table.dtype, **arguments
+            table=handle_of(table), dtype=table.dtype, **arguments
         )
         return pooled
     pooled = ops.feedfast_dense_pooled_lookup(table=table, **arguments)
