@@ -1,8 +1,6 @@
 // Compiled once per CPU target: kernels only, everything but the entry points has internal linkage.
 #include "cpp/embedding_kernels/row_optimizer_kernel.h"
 
-#include <math.h>
-
 #include <cstdint>
 
 #include "cpp/embedding_kernels/row_update_vectors.h"

@@ -46,7 +46,7 @@ _REFUSED = {
 }
 
 
-class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     """What the optimizers of this module share; see there.
 
     Args:
@@ -67,7 +67,7 @@ class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             asked for in more than one way.
     """
 
-    _rule: ClassVar[Rule]
+    rule: ClassVar[Rule]
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         """The rule for `row_update`; `stream` sets the random numbers of one table apart."""
         clipping, max_gradient = self._clipping
         return RowRule(
-            rule=self._rule,
+            rule=self.rule,
             weight_decay=self.row_weight_decay,
             weight_decay_mode=self.weight_decay_mode,
             clipping=clipping,
@@ -135,6 +135,13 @@ class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def _rule_options(self) -> dict[str, float]:
         return {}
+
+    def rate_at(self, step: Any) -> Any:
+        """The learning rate after `step` steps, for rates that are schedules or callables."""
+        rate = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(step)
+        return rate() if callable(rate) else rate
 
     @property
     def initial_state(self) -> float:
@@ -159,7 +166,7 @@ class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
                             dtype="float32",
                             name=f"{path}_{name}",
                         )
-                        for name, rowwise in STATES[self._rule]
+                        for name, rowwise in STATES[self.rule]
                     ]
                 )
 
@@ -191,11 +198,10 @@ class _RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             variable: A variable that the optimizer was built with.
             rows: [n] integer rows.
         """
-        rows = tf.convert_to_tensor(rows)
-        for state in self._states[self._get_variable_index(variable)]:
-            assign_rows(
-                state, rows, tf.fill([tf.shape(rows)[0], *state.shape[1:]], self.initial_state)
-            )
+        if isinstance(variable, keras.Variable):
+            variable = variable.value
+        states = self._states[self._get_variable_index(variable)]
+        reset_states(states, rows, self.initial_state)
 
     def get_config(self) -> dict[str, Any]:
         """Everything `from_config` needs."""
@@ -215,8 +221,15 @@ def state_shape(shape: Any, *, rowwise: bool) -> tuple[int, ...]:
     return sizes[:1] if rowwise else sizes
 
 
+def reset_states(states: list[Any], rows: Any, value: float) -> None:
+    """Fills `rows` [n] of states with `value`."""
+    rows = tf.convert_to_tensor(rows)
+    for state in states:
+        assign_rows(state, rows, tf.fill([tf.shape(rows)[0], *state.shape[1:]], value))
+
+
 @keras.saving.register_keras_serializable(package="feedfast")
-class SparseSGD(_RowOptimizer):
+class SparseSGD(RowOptimizer):
     """`w -= learning_rate * g` on the rows of the batch.
 
     Args:
@@ -225,13 +238,13 @@ class SparseSGD(_RowOptimizer):
             weight_decay_mode, stochastic_rounding, seed, name.
     """
 
-    _rule = "sgd"
+    rule = "sgd"
 
     def __init__(self, learning_rate: Any = 0.01, **kwargs: Any) -> None:
         super().__init__(learning_rate, **kwargs)
 
 
-class _AdagradOptimizer(_RowOptimizer):
+class _AdagradOptimizer(RowOptimizer):
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -277,7 +290,7 @@ class SparseAdagrad(_AdagradOptimizer):
         **kwargs: As for `SparseSGD`.
     """
 
-    _rule = "adagrad"
+    rule = "adagrad"
 
 
 @keras.saving.register_keras_serializable(package="feedfast")
@@ -287,10 +300,10 @@ class RowwiseAdagrad(_AdagradOptimizer):
     The state is 1 / dim of the table. Args: as for `SparseAdagrad`.
     """
 
-    _rule = "rowwise_adagrad"
+    rule = "rowwise_adagrad"
 
 
-class _AdamOptimizer(_RowOptimizer):
+class _AdamOptimizer(RowOptimizer):
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -336,7 +349,7 @@ class SparseAdam(_AdamOptimizer):
         **kwargs: As for `SparseSGD`.
     """
 
-    _rule = "adam"
+    rule = "adam"
 
 
 @keras.saving.register_keras_serializable(package="feedfast")
@@ -346,4 +359,4 @@ class RowwiseAdam(_AdamOptimizer):
     Args: as for `SparseAdam`.
     """
 
-    _rule = "rowwise_adam"
+    rule = "rowwise_adam"

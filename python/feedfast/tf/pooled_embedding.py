@@ -7,7 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from feedfast.tf.fused_optimizer import FusedOptimizer
+from feedfast.tf.new_rows import NewRows, check_new_rows, new_row_values
 from feedfast.tf.pooled_lookup import Pooling, pooled_lookup, row_offsets
+from feedfast.tf.row_update import assign_rows
 
 
 @keras.saving.register_keras_serializable(package="feedfast")
@@ -27,10 +30,22 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         dim: Columns of the table.
         pooling: "sum", "mean" or "sqrtn"; see `feedfast.pooled_lookup`.
         embeddings_initializer: Keras initializer of the table [num_rows, dim].
+        table_dtype: Of the table: "float32", "float16" or "bfloat16"; default the layer's variable
+            dtype. The pooled sums are float32 in any case.
+        fused_optimizer: None: the table has a gradient for the model's optimizer. One of
+            `fft.optimizers`: the table is updated inside the backward pass, without a gradient in
+            memory, and the model's optimizer does not see it. Every backward pass through the
+            layer is then a step, whatever is done with its gradients. The table stays as it is
+            where `layer.trainable` is false.
+        capacity: Rows to reserve for `grow`; default `num_rows`.
+        new_rows: What `grow` and `reset_rows` put into rows: "zeros"; "mean", the mean of the rows
+            in use; "hash", uniform in +-0.05 as a function of the row alone.
         **kwargs: As for `keras.layers.Layer`.
 
     Raises:
-        ValueError: `num_rows` or `dim` is below 1, or the pooling is unknown.
+        ValueError: An argument is out of its range or unknown. In a call: `fused_optimizer` with
+            more than one replica, or in a compiled model with gradient accumulation, clipping by
+            global norm or loss scaling.
     """
 
     def __init__(
@@ -40,6 +55,10 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         *,
         pooling: Pooling = "sum",
         embeddings_initializer: Any = "uniform",
+        table_dtype: str | None = None,
+        fused_optimizer: Any = None,
+        capacity: int | None = None,
+        new_rows: NewRows = "zeros",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -47,8 +66,25 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             raise ValueError(f"num_rows and dim must be at least 1; got {num_rows} and {dim}")
         if pooling not in ("sum", "mean", "sqrtn"):
             raise ValueError(f"pooling must be one of 'sum', 'mean', 'sqrtn'; got {pooling!r}")
+        if table_dtype not in (None, "float32", "float16", "bfloat16"):
+            raise ValueError(
+                "table_dtype must be one of 'float32', 'float16', 'bfloat16' or None; got "
+                f"{table_dtype!r}"
+            )
+        if capacity is not None and capacity < num_rows:
+            raise ValueError(f"capacity must be at least num_rows = {num_rows}; got {capacity}")
+        check_new_rows(new_rows)
+        self._fused = None if fused_optimizer is None else FusedOptimizer(fused_optimizer)
+        if self._fused is not None and self.compute_dtype == "float16":
+            raise ValueError(
+                "fused_optimizer cannot follow the loss scaling that float16 needs; use the dtype "
+                "policy 'mixed_bfloat16', or leave fused_optimizer out"
+            )
         self.num_rows = int(num_rows)
         self.dim = int(dim)
+        self.capacity = self.num_rows if capacity is None else int(capacity)
+        self.table_dtype = table_dtype
+        self.new_rows: NewRows = new_rows
         self.pooling: Pooling = pooling
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self.supports_jit = False  # the op has no XLA kernel
@@ -59,10 +95,14 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         # autocast would hand the op a cast copy of the table instead of the variable.
         self.embeddings = self.add_weight(
             name="embeddings",
-            shape=(self.num_rows, self.dim),
+            shape=(self.capacity, self.dim),
             initializer=self.embeddings_initializer,
+            dtype=self.table_dtype,
+            trainable=self._fused is None,
             autocast=False,
         )
+        if self._fused is not None:
+            self._fused.build(self, (self.capacity, self.dim))
 
     def call(self, ids: Any, weights: Any = None) -> tf.Tensor:
         """Pools the rows of `ids`.
@@ -80,7 +120,59 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         pooled = pooled_lookup(
             self.embeddings, values, offsets, weights, pooling=self.pooling, name=self.name
         )
+        if self._fused is not None and self.trainable:
+            pooled = self._fused.attach(
+                pooled,
+                self.embeddings,
+                values,
+                offsets,
+                weights,
+                pooling=self.pooling,
+                model=self._get_call_context().entry_layer,
+            )
         return tf.cast(pooled, self.compute_dtype)
+
+    @property
+    def learning_rate(self) -> Any:
+        """Learning rate of the fused optimizer, a variable; None where it is a schedule."""
+        if self._fused is None:
+            raise AttributeError(f"layer {self.name!r} has no fused_optimizer")
+        return self._fused.learning_rate
+
+    def grow(self, num_rows: int, *, optimizer: Any = None) -> None:
+        """Takes rows of the reserve into use; they start as `new_rows` says.
+
+        Args:
+            num_rows: New number of rows, at most `capacity`.
+            optimizer: As in `reset_rows`.
+
+        Raises:
+            ValueError: Fewer rows than before, or more than `capacity`.
+        """
+        if not self.num_rows <= num_rows <= self.capacity:
+            raise ValueError(
+                f"layer {self.name!r}: num_rows can grow from {self.num_rows} to its capacity of "
+                f"{self.capacity}; got {num_rows}. A larger table is a new layer with the weights "
+                "of this one"
+            )
+        self.reset_rows(tf.range(self.num_rows, num_rows, dtype=tf.int64), optimizer=optimizer)
+        self.num_rows = int(num_rows)
+
+    def reset_rows(self, rows: Any, *, optimizer: Any = None) -> None:
+        """Gives rows the values of new ones, and their optimizer states too: for evicted keys.
+
+        Args:
+            rows: [n] integer rows, all different.
+            optimizer: The one of `fft.optimizers` that trains the table; None where the layer has a
+                fused optimizer or the table has not been trained.
+        """
+        rows = tf.cast(rows, tf.int64)
+        values = new_row_values(self.new_rows, self.embeddings.value, rows, num_rows=self.num_rows)
+        assign_rows(self.embeddings, rows, values)
+        if self._fused is not None:
+            self._fused.reset_rows(rows)
+        if optimizer is not None:
+            optimizer.reset_rows(self.embeddings, rows)
 
     def get_config(self) -> dict[str, Any]:
         """Everything `from_config` needs."""
@@ -90,6 +182,10 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             "dim": self.dim,
             "pooling": self.pooling,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "table_dtype": self.table_dtype,
+            "fused_optimizer": None if self._fused is None else self._fused.get_config(),
+            "capacity": self.capacity,
+            "new_rows": self.new_rows,
         }
 
 
