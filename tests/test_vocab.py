@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import feedfast as ff
+from feedfast.vocab import BuildProgress
 
 DATA = Path(__file__).parent / "data"
 AWKWARD = ["", "a", "A", b"\xff\xfe", b"\x00", b"\x00\x00", "membre:é", "x" * 10_000, "x" * 10_001]
@@ -82,6 +84,49 @@ def test_bytes_do_not_depend_on_order_or_threads(tmp_path: Path) -> None:
         one = ff.Vocabulary.build(keys, rows=ours, threads=1)
         other = ff.Vocabulary.build(shuffled, rows=others, threads=3)
         assert image(one, tmp_path) == image(other, tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["compact", "fast"])
+@pytest.mark.parametrize("fingerprint_bits", [0, 32])
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_builds_of_many_chunks_do_not_depend_on_threads(
+    preset: Literal["compact", "fast"], fingerprint_bits: Literal[0, 32], with_rows: bool
+) -> None:
+    keys = np.arange(900_000).astype("S")
+    rows = np.random.default_rng(2).permutation(len(keys)) + 1 if with_rows else None
+    one, other = (
+        ff.Vocabulary.build(keys, fingerprint_bits, preset, rows, threads=threads)
+        for threads in (1, 3)
+    )
+    assert memoryview(one._native) == memoryview(other._native)
+    found = one.lookup(keys)
+    np.testing.assert_array_equal(
+        found if with_rows else np.sort(found), np.arange(1, 900_001) if rows is None else rows
+    )
+
+
+def test_progress_counts_the_keys_of_each_phase() -> None:
+    seen: list[BuildProgress] = []
+    ff.Vocabulary.build(member_keys(50_000), progress=seen.append)
+    assert list(dict.fromkeys(call.phase for call in seen)) == ["hash", "sort", "place", "write"]
+    assert all(0 <= call.done <= 50_000 and call.total == 50_000 for call in seen)
+
+
+@pytest.mark.parametrize("phase", ["hash", "sort", "place", "write"])
+def test_raising_in_progress_cancels(phase: str) -> None:
+    def stop(progress: BuildProgress) -> None:
+        if progress.phase == phase:
+            raise LookupError(f"stop at {progress.phase}")
+
+    with pytest.raises(LookupError, match=f"stop at {phase}"):
+        ff.Vocabulary.build(member_keys(50_000), threads=2, progress=stop)
+
+
+def test_ctrl_c_cancels() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ff.Vocabulary.build(
+            member_keys(50_000), progress=lambda _: signal.raise_signal(signal.SIGINT)
+        )
 
 
 def test_seeds_are_stored_and_random_ones_differ(tmp_path: Path) -> None:

@@ -59,15 +59,17 @@ Vocabulary BuildOrDie(const Members& members, const BuildOptions& options) {
 // The whole build: hashing, sorting, placement, fingerprints, checksums.
 void BM_BuildVocabulary(benchmark::State& state) {
   const Members members(state.range(0));
-  const BuildOptions options = Options(16, state.range(1));
+  BuildOptions options = Options(16, state.range(1));
+  options.threads = static_cast<int>(state.range(2));
   double bits_per_key = 0;
   for (auto _ : state) bits_per_key = BuildOrDie(members, options).bits_per_key();
   state.counters["bits_per_key"] = bits_per_key;
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }
 BENCHMARK(BM_BuildVocabulary)
-    ->ArgNames({"keys", "fast"})
-    ->ArgsProduct({{100'000, 1'000'000}, {0, 1}})
+    ->ArgNames({"keys", "fast", "threads"})
+    ->ArgsProduct({{100'000, 1'000'000, 10'000'000}, {0, 1}, {1, 2}})
+    ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
 // The choice of seed_bits and keys_per_bucket (in hundredths) that the presets make.
@@ -82,7 +84,9 @@ void BM_BuildPerfectHash(benchmark::State& state) {
   double bits_per_key = 0;
   double bumped = 0;
   for (auto _ : state) {
-    const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options, /*threads=*/1);
+    BuildMonitor monitor;
+    const StatusOr<PerfectHashParts> parts =
+        BuildPerfectHash(codes, options, static_cast<int>(state.range(3)), &monitor);
     if (!parts.ok()) std::abort();
     const MonotoneShape holes(static_cast<std::int64_t>(parts->holes.size()), num_keys);
     const std::int64_t bytes = static_cast<std::int64_t>(parts->seeds.size()) + holes.low_bytes +
@@ -95,11 +99,12 @@ void BM_BuildPerfectHash(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * num_keys);
 }
 BENCHMARK(BM_BuildPerfectHash)
-    ->ArgNames({"keys", "seed_bits", "keys_per_bucket_100"})
-    ->ArgsProduct({{1'000'000}, {8}, {475, 495, 515}})
-    ->ArgsProduct({{1'000'000}, {10}, {595, 615, 635}})
-    ->ArgsProduct({{1'000'000}, {12}, {720, 740, 760}})
-    ->ArgsProduct({{10'000, 100'000}, {10}, {615}})
+    ->ArgNames({"keys", "seed_bits", "keys_per_bucket_100", "threads"})
+    ->ArgsProduct({{1'000'000}, {8}, {475, 495, 515}, {1}})
+    ->ArgsProduct({{1'000'000}, {10}, {595, 615, 635}, {1}})
+    ->ArgsProduct({{1'000'000}, {12}, {720, 740, 760}, {1}})
+    ->ArgsProduct({{10'000, 100'000, 10'000'000}, {10}, {615}, {1, 2}})
+    ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
 // Uniform keys, all known: no cache helps, unlike the skewed ones of a feed.

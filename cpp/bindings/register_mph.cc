@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,10 +32,45 @@ mph::Verify ParseVerify(const std::string& name) {
   throw py::value_error("verify '" + name + "' is unknown; allowed: header, full");
 }
 
+// Turns a build's progress into calls of a Python function and takes its exception, or that of a
+// signal such as Ctrl-C, as the wish to stop.
+class ProgressCaller {
+ public:
+  explicit ProgressCaller(py::object function) : function_(std::move(function)) {}
+
+  mph::ProgressFunction function() {
+    return [this](const mph::BuildProgress& progress) { return Call(progress); };
+  }
+  // With the GIL, once the build is over.
+  void Rethrow() const {
+    if (raised_ != nullptr) std::rethrow_exception(raised_);
+  }
+
+ private:
+  bool Call(const mph::BuildProgress& progress) {
+    static constexpr const char* kPhases[] = {"read", "hash", "sort", "place", "write"};
+    const py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!function_.is_none())
+        function_(kPhases[static_cast<int>(progress.phase)], progress.done,
+                  progress.total < 0 ? py::object(py::none()) : py::int_(progress.total));
+    } catch (const std::exception&) {
+      raised_ = std::current_exception();
+    }
+    return raised_ == nullptr;
+  }
+
+  py::object function_;
+  std::exception_ptr raised_;
+};
+
 mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::string& preset,
                       const std::optional<CArray<std::int64_t>>& rows, int threads,
-                      std::uint64_t seed) {
+                      std::uint64_t seed, const py::object& progress) {
+  ProgressCaller caller(progress);
   mph::BuildOptions options;
+  options.progress = caller.function();
   options.fingerprint_bits = fingerprint_bits;
   options.preset = ParsePreset(preset);
   options.threads = threads;
@@ -48,6 +84,7 @@ mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::s
     py::gil_scoped_release nogil;
     return mph::Vocabulary::Build(*source, options);
   }();
+  caller.Rethrow();
   return ValueOrThrow(std::move(result));
 }
 
@@ -113,7 +150,7 @@ void RegisterMph(py::module_& m) {
   py::class_<mph::Vocabulary>(m, "Vocabulary", py::buffer_protocol())
       .def_static("build", &Build, py::arg("keys"), py::kw_only(), py::arg("fingerprint_bits"),
                   py::arg("preset"), py::arg("rows").noconvert().none(true), py::arg("threads"),
-                  py::arg("seed"))
+                  py::arg("seed"), py::arg("progress"))
       .def_static("open", &Open, py::arg("path"), py::arg("verify"))
       .def_static("from_bytes", &FromBytes, py::arg("image"))
       .def("lookup", &Lookup, py::arg("keys"))

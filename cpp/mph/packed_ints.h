@@ -49,6 +49,17 @@ inline void StorePacked(std::uint8_t* packed, int width, std::int64_t i,
   std::memcpy(packed + (bit >> 3), &word, sizeof(word));
 }
 
+// The same for threads that write neighbours at once. Requires `packed` on a multiple of 8 bytes,
+// and memory up to one behind the array.
+inline void StorePackedShared(std::uint8_t* packed, int width, std::int64_t i,
+                              std::uint64_t value) noexcept {
+  const std::int64_t bit = i * width;
+  const int offset = static_cast<int>(bit & 63);
+  auto* word = reinterpret_cast<std::uint64_t*>(packed) + (bit >> 6);
+  __atomic_fetch_or(word, value << offset, __ATOMIC_RELAXED);
+  if (offset + width > 64) __atomic_fetch_or(word + 1, value >> (64 - offset), __ATOMIC_RELAXED);
+}
+
 // Number of bits needed to write `value`; 0 for 0.
 constexpr int BitWidth(std::uint64_t value) noexcept {
   int width = 0;

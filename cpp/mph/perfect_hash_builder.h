@@ -6,8 +6,10 @@
 
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
+#include "cpp/mph/build_progress.h"
 #include "cpp/mph/key_hash.h"
 #include "cpp/mph/perfect_hash.h"
+#include "cpp/mph/perfect_hash_level.h"
 #include "cpp/mph/perfect_hash_seed_kernel.h"
 
 namespace feedfast::mph {
@@ -29,12 +31,22 @@ struct PerfectHashParts {
 // Sorts in place, ascending; ranges are sorted on up to `threads` threads.
 void SortCodes(Span<KeyCode> codes, int threads);
 
-// Builds the function of `codes` on up to `threads` threads. Requires at least one code, ascending,
-// no two equal, at most kMaxKeys. The result depends on codes and options alone.
-// FailedPrecondition: keys were left after kMaxLevels levels, as can happen for codes that are not
-// uniform; try another hash seed.
+// Builds the function of `codes` on up to `threads` threads; the monitor counts the keys. Requires
+// at least one code, ascending, no two equal, at most kMaxKeys. The result depends on codes and
+// options alone. FailedPrecondition: keys were left after kMaxLevels levels, as can happen for
+// codes that are not uniform; try another hash seed. The same: the monitor is cancelled. Throws
+// std::bad_alloc.
 StatusOr<PerfectHashParts> BuildPerfectHash(Span<const KeyCode> codes,
-                                            const PerfectHashOptions& options, int threads);
+                                            const PerfectHashOptions& options, int threads,
+                                            BuildMonitor* monitor);
+
+// The two halves of it, for codes that come in pieces: level 0, whose chunks the caller places, and
+// what follows from it and the codes that it bumped.
+LevelBuilder FirstLevel(std::int64_t num_keys, const PerfectHashOptions& options);
+StatusOr<PerfectHashParts> CompletePerfectHash(LevelBuilder* first, std::vector<KeyCode> bumped,
+                                               std::int64_t num_keys,
+                                               const PerfectHashOptions& options, int threads,
+                                               BuildMonitor* monitor);
 
 }  // namespace feedfast::mph
 

@@ -28,6 +28,16 @@ void SlotSet::Merge(const SlotSet& other) noexcept {
   }
 }
 
+std::int64_t SlotSet::NextFree(std::int64_t slot) const noexcept {
+  const auto free_of = [&](std::int64_t word) {
+    return ~LoadUnaligned<std::uint64_t>(bytes_.data() + (word - first_word_) * 8);
+  };
+  std::int64_t word = slot / 64;
+  std::uint64_t free = free_of(word) & (~std::uint64_t{0} << (slot % 64));
+  while (free == 0) free = free_of(++word);
+  return word * 64 + __builtin_ctzll(free);
+}
+
 BucketPlacer::BucketPlacer(const LevelShape& shape, const Level& level, const HashFormat& format)
     : level_(level), group_bits_(format.group_bits), find_seed_(kFindSeed.Get()) {
   for (std::uint64_t group = 0; group < std::uint64_t{1} << group_bits_; ++group)

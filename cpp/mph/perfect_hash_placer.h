@@ -34,17 +34,8 @@ class SlotSet {
   }
   // Adds the slots of `other` that lie inside this set.
   void Merge(const SlotSet& other) noexcept;
-  // Calls body(slot) for each slot of [begin, end) that is not in the set, ascending.
-  template <typename Body>
-  void ForEachFree(std::int64_t begin, std::int64_t end, const Body& body) const {
-    for (std::int64_t word = begin / 64; word * 64 < end; ++word) {
-      std::uint64_t free = ~LoadUnaligned<std::uint64_t>(bytes_.data() + (word - first_word_) * 8);
-      for (; free != 0; free &= free - 1) {
-        const std::int64_t slot = word * 64 + __builtin_ctzll(free);
-        if (slot >= begin && slot < end) body(slot);
-      }
-    }
-  }
+  // The first slot from `slot` on that is not in the set; slots from the end on are not.
+  std::int64_t NextFree(std::int64_t slot) const noexcept;
 
  private:
   std::int64_t first_word_ = 0;

@@ -11,6 +11,7 @@
 #include "cpp/common/mapped_file.h"
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
+#include "cpp/mph/build_progress.h"
 #include "cpp/mph/key_source.h"
 #include "cpp/mph/vocabulary_image.h"
 #include "cpp/mph/vocabulary_lookup.h"
@@ -29,8 +30,9 @@ struct BuildOptions {
   // rows[i] is the row of keys[i]: all different, each in [1, 2^48). Without them rows are a
   // permutation of 1..size() that the build chooses.
   std::optional<Span<const std::int64_t>> rows;
-  int threads = 1;         // hashing, sorting and fingerprints; the image does not depend on it
-  std::uint64_t seed = 0;  // of the key hash; stored in the image
+  int threads = 1;            // the image does not depend on it
+  std::uint64_t seed = 0;     // of the key hash; stored in the image
+  ProgressFunction progress;  // may cancel the build
 };
 
 // An immutable map from byte strings to rows that does not store the strings: a minimal perfect
@@ -51,7 +53,9 @@ class Vocabulary {
 
   // The image is the same bytes for the same keys (with their rows) and options, whatever the order
   // of the keys and the thread count. InvalidArgument: two keys are equal, options or rows are not
-  // as described. Peak memory above keys and image: 10 bytes per key. Throws std::bad_alloc.
+  // as described. FailedPrecondition: the progress
+  // function cancelled it. Peak memory above keys and image: 10 bytes
+  // per key. Throws std::bad_alloc.
   static StatusOr<Vocabulary> Build(const KeySource& keys, const BuildOptions& options);
   static StatusOr<Vocabulary> Build(Span<const std::string_view> keys,
                                     const BuildOptions& options) {

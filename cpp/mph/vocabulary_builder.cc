@@ -62,13 +62,18 @@ Status CheckOptions(const KeySource& keys, const BuildOptions& options) {
 
 }  // namespace
 
-AlignedBuffer<KeyCode> VocabularyBuilder::SortedCodes(std::uint64_t seed) const {
+AlignedBuffer<KeyCode> VocabularyBuilder::SortedCodes(std::uint64_t seed) {
   AlignedBuffer<KeyCode> codes(keys_.size());
+  monitor_.Start(BuildPhase::kHash, keys_.size());
   ParallelFor(keys_.size(), kGrain, options_.threads, [&](std::int64_t begin, std::int64_t end) {
+    if (monitor_.cancelled()) return;
     ForEachKeyBlock(keys_, begin, end, [&](std::int64_t first, Span<const std::string_view> views) {
       hash_(views, seed, codes.data() + first);
     });
+    monitor_.Add(end - begin);
   });
+  if (monitor_.cancelled()) return codes;
+  monitor_.Start(BuildPhase::kSort, keys_.size());
   SortCodes(codes.span(), options_.threads);
   return codes;
 }
@@ -90,8 +95,8 @@ Status VocabularyBuilder::CheckKeysOfCode(KeyCode code, std::uint64_t seed) cons
                          Quote(twin->first), "; keys must be distinct");
 }
 
-Vocabulary VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t seed,
-                                       const PerfectHashParts& parts) const {
+StatusOr<Vocabulary> VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t seed,
+                                                 const PerfectHashParts& parts) {
   ImageShape shape;
   shape.num_keys = codes.size();
   shape.num_rows = codes.size() + 1;
@@ -112,39 +117,55 @@ Vocabulary VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t 
                  section(kHolesSamples));
   const PerfectHash hash = VocabularyLookup(image.span(), shape).hash();
 
+  monitor_.Start(BuildPhase::kWrite, codes.size());
   if (shape.fingerprint_bits != 0) {
     std::uint8_t* fingerprints = section(kFingerprints);
     const std::int64_t width = shape.fingerprint_bits / 8;
     ParallelFor(codes.size(), kGrain, options_.threads, [&](std::int64_t begin, std::int64_t end) {
+      if (monitor_.cancelled()) return;
+      // Neighbours among sorted codes are neighbours among seeds and slots.
       for (const KeyCode code : codes.subspan(begin, end - begin)) {
         const std::uint32_t fingerprint = Fingerprint(code, shape.fingerprint_bits);
         std::memcpy(fingerprints + hash.Slot(code) * width, &fingerprint,
                     static_cast<std::size_t>(width));
       }
+      if (shape.row_bits == 0) monitor_.Add(end - begin);
     });
   }
   if (shape.row_bits != 0)
-    ForEachKeyBlock(keys_, 0, keys_.size(),
-                    [&](std::int64_t first, Span<const std::string_view> views) {
-                      KeyCode block[kKeyBlock];
-                      hash_(views, seed, block);
-                      for (std::int64_t i = 0; i < views.size(); ++i)
-                        StorePacked(section(kRows), shape.row_bits, hash.Slot(block[i]),
-                                    static_cast<std::uint64_t>((*options_.rows)[first + i]));
-                    });
+    ParallelFor(keys_.size(), kGrain, options_.threads, [&](std::int64_t begin, std::int64_t end) {
+      if (monitor_.cancelled()) return;
+      ForEachKeyBlock(
+          keys_, begin, end, [&](std::int64_t first, Span<const std::string_view> views) {
+            KeyCode block[kKeyBlock];
+            hash_(views, seed, block);
+            for (std::int64_t i = 0; i < views.size(); ++i) hash.PrefetchSeed(block[i]);
+            std::int64_t slots[kKeyBlock];
+            for (std::int64_t i = 0; i < views.size(); ++i) {
+              slots[i] = hash.Slot(block[i]);
+              __builtin_prefetch(section(kRows) + ((slots[i] * shape.row_bits) >> 3), 1);
+            }
+            for (std::int64_t i = 0; i < views.size(); ++i)
+              StorePackedShared(section(kRows), shape.row_bits, slots[i],
+                                static_cast<std::uint64_t>((*options_.rows)[first + i]));
+          });
+      monitor_.Add(end - begin);
+    });
+  FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
   SealImage(shape, image.span());
   Vocabulary vocabulary(image.span(), shape);
   vocabulary.owned_ = std::move(image);
   return vocabulary;
 }
 
-StatusOr<Vocabulary> VocabularyBuilder::Build() const {
+StatusOr<Vocabulary> VocabularyBuilder::Build() {
   FEEDFAST_RETURN_IF_ERROR(CheckOptions(keys_, options_));
   if (keys_.size() == 0) return Assemble({}, options_.seed, {});
   Status failure;
   for (std::uint64_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
     const std::uint64_t seed = options_.seed + attempt * 0x9E3779B97F4A7C15ULL;
     const AlignedBuffer<KeyCode> codes = SortedCodes(seed);
+    FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
     const Span<const KeyCode> span = codes.span();
     if (const KeyCode* twin = std::adjacent_find(span.begin(), span.end()); twin != span.end()) {
       // Equal keys, which no seed tells apart, or one collision of different ones.
@@ -152,10 +173,12 @@ StatusOr<Vocabulary> VocabularyBuilder::Build() const {
       failure = FailedPrecondition("vocabulary: distinct keys share a 64-bit hash");
       continue;
     }
+    monitor_.Start(BuildPhase::kPlace, span.size());
     StatusOr<PerfectHashParts> parts =
-        BuildPerfectHash(span, HashOptions(options_.preset), options_.threads);
+        BuildPerfectHash(span, HashOptions(options_.preset), options_.threads, &monitor_);
     if (parts.ok()) return Assemble(span, seed, parts.value());
     failure = parts.status();
+    FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
   }
   return Internal(failure.message(), "; gave up after ", kMaxAttempts, " hash seeds");
 }

@@ -20,21 +20,22 @@ class VocabularyBuilder {
                                 KeyCode* codes) noexcept;
 
   VocabularyBuilder(const KeySource& keys, const BuildOptions& options, HashFunction hash) noexcept
-      : keys_(keys), options_(options), hash_(hash) {}
+      : keys_(keys), options_(options), hash_(hash), monitor_(options.progress) {}
 
-  StatusOr<Vocabulary> Build() const;
+  StatusOr<Vocabulary> Build();
 
  private:
   // Ascending codes of all keys.
-  AlignedBuffer<KeyCode> SortedCodes(std::uint64_t seed) const;
+  AlignedBuffer<KeyCode> SortedCodes(std::uint64_t seed);
   // Not ok: two of the keys with this code are equal; the message names them.
   Status CheckKeysOfCode(KeyCode code, std::uint64_t seed) const;
-  Vocabulary Assemble(Span<const KeyCode> codes, std::uint64_t seed,
-                      const PerfectHashParts& parts) const;
+  StatusOr<Vocabulary> Assemble(Span<const KeyCode> codes, std::uint64_t seed,
+                                const PerfectHashParts& parts);
 
   const KeySource& keys_;
   const BuildOptions& options_;
   HashFunction hash_;
+  BuildMonitor monitor_;
 };
 
 }  // namespace feedfast::mph

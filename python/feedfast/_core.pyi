@@ -1,5 +1,5 @@
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ def build_info() -> BuildInfo: ...
 def map_blocks(blocks: Sequence[tuple[bytes, int, int]]) -> NDArray[np.uint8]: ...
 
 # mph: cpp/bindings/register_mph.cc
+BuildPhase = Literal["read", "hash", "sort", "place", "write"]
+
 class VocabularyDescription(TypedDict):
     version: int
     num_keys: int
@@ -43,6 +45,7 @@ class Vocabulary(Buffer):
         rows: NDArray[np.int64] | None,
         threads: int,
         seed: int,
+        progress: Callable[[BuildPhase, int, int | None], object] | None,
     ) -> Vocabulary: ...
     @staticmethod
     def open(path: bytes, verify: str) -> Vocabulary: ...

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,27 @@ Keys: TypeAlias = Sequence[str | bytes] | NDArray[Any] | ArrowArray | ArrowStrea
 A `str` stands for its UTF-8 bytes, so `"a"` and `b"a"` are one key. Trailing NULs of numpy S and U
 elements are padding, as everywhere in numpy. Any other bytes are a key, the empty string too.
 """
+
+BuildPhase: TypeAlias = Literal["read", "hash", "sort", "place", "write"]
+
+
+class BuildProgress(NamedTuple):
+    """How far a build is.
+
+    Attributes:
+        phase: One after the other `hash`, `sort`, `place`, `write`; for `build_external` `read`,
+            `place`, `write`.
+        done: Keys that the phase has dealt with.
+        total: Keys that it has to deal with; None while nobody knows.
+    """
+
+    phase: BuildPhase
+    done: int
+    total: int | None
+
+
+Progress: TypeAlias = Callable[[BuildProgress], object]
+"""Called now and then, about 50 times a second; what it raises cancels the build."""
 
 Preset: TypeAlias = Literal["compact", "fast"]
 Verify: TypeAlias = Literal["header", "full"]
@@ -77,6 +98,7 @@ class Vocabulary:
         rows: ArrayLike | None = None,
         threads: int | None = None,
         seed: int | None = 0,
+        progress: Progress | None = None,
     ) -> Vocabulary:
         """Builds a vocabulary of distinct keys.
 
@@ -92,6 +114,7 @@ class Vocabulary:
             threads: Threads of the build; all usable cores by default.
             seed: Of the key hash, `0 <= seed < 2**64`; it is stored. None draws a random one, so
                 that nobody can prepare keys that collide.
+            progress: Told how far the build is; raising in it, like Ctrl-C, cancels the build.
 
         Raises:
             ValueError: Two keys are equal (the message names them), a key of an Arrow array is
@@ -106,6 +129,7 @@ class Vocabulary:
                 rows=None if rows is None else _as_rows(rows),
                 threads=len(os.sched_getaffinity(0)) if threads is None else threads,
                 seed=secrets.randbits(64) if seed is None else _check_seed(seed),
+                progress=_native_progress(progress),
             )
         )
 
@@ -189,6 +213,14 @@ class Vocabulary:
 
 def _from_bytes(image: bytes) -> Vocabulary:
     return Vocabulary._wrap(_core.Vocabulary.from_bytes(image))
+
+
+def _native_progress(
+    progress: Progress | None,
+) -> Callable[[BuildPhase, int, int | None], object] | None:
+    if progress is None:
+        return None
+    return lambda phase, done, total: progress(BuildProgress(phase, done, total))
 
 
 def _as_rows(rows: ArrayLike) -> NDArray[np.int64]:

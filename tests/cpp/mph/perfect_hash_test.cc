@@ -22,6 +22,12 @@ std::vector<KeyCode> RandomCodes(std::int64_t size, std::uint64_t seed) {
   return codes;
 }
 
+StatusOr<PerfectHashParts> BuildParts(Span<const KeyCode> codes, const PerfectHashOptions& options,
+                                      int threads = 1) {
+  BuildMonitor monitor;
+  return BuildPerfectHash(codes, options, threads, &monitor);
+}
+
 // Slots of all codes, plus one; evaluated on encoded parts.
 std::vector<std::int64_t> SlotsPlusOne(Span<const KeyCode> codes, const PerfectHashParts& parts,
                                        const PerfectHashOptions& options) {
@@ -46,7 +52,7 @@ TEST(PerfectHashTest, IsABijectionForEverySizeAndSeed) {
       std::vector<KeyCode> codes = RandomCodes(size, static_cast<std::uint64_t>(size));
       SortCodes(codes, 1);
       const PerfectHashOptions options = {seed_bits, 4.75};
-      const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options, 1);
+      const StatusOr<PerfectHashParts> parts = BuildParts(codes, options);
       ASSERT_TRUE(parts.ok()) << parts.status().message();
       ASSERT_TRUE(reference::IsPermutation(SlotsPlusOne(codes, parts.value(), options)));
     }
@@ -57,12 +63,12 @@ TEST(PerfectHashTest, IsTheSameOnEveryTargetAndNumberOfThreads) {
   const PerfectHashOptions options = {/*seed_bits=*/9, /*keys_per_bucket=*/1};
   std::vector<KeyCode> codes = RandomCodes(200'000, 11);
   SortCodes(codes, 1);
-  const StatusOr<PerfectHashParts> expected = BuildPerfectHash(codes, options, 1);
+  const StatusOr<PerfectHashParts> expected = BuildParts(codes, options);
   ASSERT_TRUE(expected.ok());
   EXPECT_TRUE(reference::IsPermutation(SlotsPlusOne(codes, expected.value(), options)));
   testing::ForEachCpuTarget([&] {
     for (const int threads : {1, 4}) {
-      const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options, threads);
+      const StatusOr<PerfectHashParts> parts = BuildParts(codes, options, threads);
       ASSERT_TRUE(parts.ok());
       EXPECT_EQ(parts->seeds, expected->seeds);
       EXPECT_EQ(parts->holes, expected->holes);
@@ -74,7 +80,7 @@ TEST(PerfectHashTest, CodesThatShareTheirHighBitsAreBumpedTogether) {
   std::vector<KeyCode> codes;
   for (KeyCode i = 0; i < 1000; ++i) codes.push_back(i);
   const PerfectHashOptions options;
-  const StatusOr<PerfectHashParts> parts = BuildPerfectHash(codes, options, 1);
+  const StatusOr<PerfectHashParts> parts = BuildParts(codes, options);
   // One bucket holds all keys and is bumped; the next level has mixed codes and succeeds.
   ASSERT_TRUE(parts.ok());
   EXPECT_TRUE(reference::IsPermutation(SlotsPlusOne(codes, parts.value(), options)));
@@ -83,7 +89,7 @@ TEST(PerfectHashTest, CodesThatShareTheirHighBitsAreBumpedTogether) {
 TEST(PerfectHashTest, GivesUpWhenNoBucketCanBePlaced) {
   std::vector<KeyCode> codes = RandomCodes(100'000, 9);
   SortCodes(codes, 1);
-  EXPECT_EQ(BuildPerfectHash(codes, {10, /*keys_per_bucket=*/10'000}, 1).status().code(),
+  EXPECT_EQ(BuildParts(codes, {10, /*keys_per_bucket=*/10'000}).status().code(),
             StatusCode::kFailedPrecondition);
 }
 
