@@ -29,10 +29,9 @@ TEST(LiveKeysTest, AgreesWithAMapOverRandomCalls) {
   for (const bool crowded : {true, false}) {
     SCOPED_TRACE(crowded);
     std::mt19937_64 random(kSeed);
-    std::vector<std::string> universe;
-    for (int i = 0; i < 600; ++i)
-      universe.push_back(std::string(random() % 40, 'x') + std::to_string(i));
-    universe.emplace_back();
+    std::vector<std::string> universe(601);  // the last one empty
+    for (std::size_t i = 0; i < 600; ++i)
+      universe[i] = std::string(random() % 40, 'x') + std::to_string(i);
     std::vector<KeyCode> codes(universe.size());
     for (std::size_t i = 0; i < universe.size(); ++i) {
       const std::string_view view = universe[i];
@@ -49,7 +48,8 @@ TEST(LiveKeysTest, AgreesWithAMapOverRandomCalls) {
       const auto found = known.find(universe[i]);
       ASSERT_EQ(entry != LiveKeys::kNone, found != known.end());
       if (entry == LiveKeys::kNone) {
-        const double seen = random() % 50 == 0 ? LiveKeys::kAlways : time;
+        double seen = time;
+        if (random() % 50 == 0) seen = LiveKeys::kAlways;
         keys.Add(universe[i], codes[i], step + 1, seen);
         known[universe[i]] = {step + 1, seen};
       } else {

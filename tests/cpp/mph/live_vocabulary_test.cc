@@ -75,9 +75,9 @@ TEST(LiveVocabularyTest, EveryAdmittedKeyKeepsARowOfItsOwn) {
   std::mt19937_64 random(kSeed);
   std::map<std::string, std::int64_t> row_of;
   for (int step = 0; step < 30; ++step) {
-    std::vector<std::string> batch;
     // New ones are asserted to be new once, as creation events do; others are seen again.
-    for (int i = 0; i < 400; ++i) batch.push_back(posts[static_cast<std::size_t>(step * 400 + i)]);
+    const auto first = posts.begin() + 400 * static_cast<std::ptrdiff_t>(step);
+    const std::vector<std::string> batch(first, first + 400);
     const std::vector<std::int64_t> created = Observe(live.get(), batch, step, Novelty::kAsserted);
     for (std::size_t i = 0; i < batch.size(); ++i) row_of[batch[i]] = created[i];
     if (step % 7 == 3) {
@@ -100,6 +100,7 @@ TEST(LiveVocabularyTest, EveryAdmittedKeyKeepsARowOfItsOwn) {
     EXPECT_EQ(Lookup(*live, seen), want);
   }
   std::vector<std::int64_t> rows;
+  rows.reserve(row_of.size());
   for (const auto& [key, row] : row_of) rows.push_back(row);
   std::sort(rows.begin(), rows.end());
   for (std::size_t i = 0; i < rows.size(); ++i)
@@ -226,6 +227,7 @@ TEST(LiveVocabularyTest, LookupsAgreeWhileAnotherThreadWrites) {
   std::atomic<bool> done{false};
   std::atomic<int> wrong{0};
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int i = 0; i < 3; ++i)
     readers.emplace_back([&] {
       do {
