@@ -186,7 +186,7 @@ def _false_accepts(
         name = f"{prefix}/false_accepts/fingerprint_bits={bits}/unknown={asked}"
         peer = {"peer": f"2^-{bits}", "peer_value": 2.0**-bits}
         yield row(name, accepted / asked, "share", target=vocab_false_accepts.TARGET, **peer)
-        yield row(f"{name}/upper95", upper, "share", **peer)
+        yield row(f"{name}/upper95", upper, "share")
 
 
 def _open(prefix: str, path: Path) -> Iterator[BenchRow]:
