@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.cli import key_input
-from feedfast.cli.console import Console, format_bytes
+from feedfast.cli.console import Console, Progress, format_bytes
 from feedfast.store import files
-from feedfast.vocab import Vocabulary
+from feedfast.vocab import BuildProgress, Vocabulary
 from feedfast.vocab_sources import read_lines
 
 FINGERPRINT_BITS = (0, 8, 16, 32)
@@ -189,6 +189,7 @@ def _write_vocabulary(
             rows=rows,
             threads=args.threads,
             seed=args.seed,
+            progress=_shown(progress),
         )
         seconds = time.perf_counter() - start
         progress.update(len(keys), len(keys), f"{len(keys) / max(seconds, 1e-9):,.0f} keys/s")
@@ -221,6 +222,18 @@ def _write_vocabulary(
         ],
     )
     return report
+
+
+def _shown(progress: Progress) -> Callable[[BuildProgress], None]:
+    """Shows the phase of a build and its keys/s."""
+    started: dict[str, float] = {}
+
+    def show(report: BuildProgress) -> None:
+        now = time.monotonic()
+        rate = report.done / max(now - started.setdefault(report.phase, now), 1e-3)
+        progress.update(report.done, report.total, f"{report.phase}, {rate:,.0f} keys/s")
+
+    return show
 
 
 def _gather(batches: Iterable[key_input.KeyBatch]) -> Any:
