@@ -94,6 +94,51 @@ def test_trailing_nuls_of_numpy_items_are_padding(vocabulary: ff.Vocabulary) -> 
     np.testing.assert_array_equal(vocabulary.lookup(padded.astype("U20")), [2, 0, 2])
 
 
+def test_padding_ends_at_any_byte(vocabulary: ff.Vocabulary) -> None:
+    keys = [bytes([1 + i % 250] * (i % 21)) + bytes(i % 3) for i in range(1, 500)]
+    for width in (20, 23, 24, 31):
+        padded = np.array(keys, dtype=f"S{width}")
+        np.testing.assert_array_equal(vocabulary.lookup(padded), vocabulary.lookup(padded.tolist()))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_threads_change_nothing(vocabulary: ff.Vocabulary, container: str) -> None:
+    keys = CONTAINERS[container](KEYS * 40)
+    assert len(keys) > 2 * 16_384
+    want = np.tile(np.arange(1, len(KEYS) + 1), 40)
+    for threads in (1, 2, 5):
+        np.testing.assert_array_equal(vocabulary.lookup(keys, threads=threads), want)
+
+
+def test_threads_are_at_least_one(vocabulary: ff.Vocabulary) -> None:
+    with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
+        vocabulary.lookup(["a"], threads=0)
+
+
+def test_dictionaries_smaller_and_larger_than_the_batch(vocabulary: ff.Vocabulary) -> None:
+    words = pa.array([*KEYS, "unknown"])
+    for size in (0, 1, 7, len(words) - 1, len(words), 5000):
+        indices = np.random.default_rng(size).integers(len(words), size=size)
+        keys = pa.DictionaryArray.from_arrays(indices, words)
+        want = np.where(indices == len(KEYS), 0, indices + 1)
+        np.testing.assert_array_equal(vocabulary.lookup(keys), want)
+        np.testing.assert_array_equal(vocabulary.lookup(keys[3:]), want[3:])
+        # Each chunk brings its own dictionary.
+        other = pa.DictionaryArray.from_arrays([1, 0], pa.array(["a", "nobody"]))
+        chunks = pa.chunked_array([keys, other, keys])
+        np.testing.assert_array_equal(vocabulary.lookup(chunks), [*want, 0, 2, *want])
+
+
+@pytest.mark.parametrize("index", [-1, 2, 120])
+def test_dictionary_indexes_are_checked(vocabulary: ff.Vocabulary, index: int) -> None:
+    indices = pa.array([0] * 700 + [index], pa.int8())
+    keys = pa.DictionaryArray.from_arrays(indices, pa.array(["a", "ä"]), safe=False)
+    with pytest.raises(
+        IndexError, match=rf"keys\[700\] has dictionary index {index} in a dictionary of 2"
+    ):
+        vocabulary.lookup(keys)
+
+
 NULLS = {
     "string": lambda: pa.array(["a", None, "b"]),
     "view": lambda: pa.array(["a", None], pa.string_view()),
@@ -108,6 +153,20 @@ NULLS = {
 def test_nulls_are_named(vocabulary: ff.Vocabulary, kind: str) -> None:
     with pytest.raises(ValueError, match=r"keys\[1\] is null; keys must not be null"):
         vocabulary.lookup(NULLS[kind]())
+
+
+@pytest.mark.parametrize("position", [0, 5, 63, 64, 130, 198])
+@pytest.mark.parametrize("skip", [0, 3, 8, 64])
+def test_a_null_is_found_anywhere(vocabulary: ff.Vocabulary, position: int, skip: int) -> None:
+    for size in (position + 1, 200, 333):
+        keys = ["a"] * size
+        keys[position] = None
+        array = pa.array(["a"] * skip + keys)[skip:]
+        with pytest.raises(ValueError, match=rf"keys\[{position}\] is null"):
+            vocabulary.lookup(array)
+    # A null before the slice leaves the bitmap and is no null of the slice.
+    array = pa.array([None, *["a"] * 200])[1:]
+    np.testing.assert_array_equal(vocabulary.lookup(array), [2] * 200)
 
 
 @pytest.mark.parametrize(

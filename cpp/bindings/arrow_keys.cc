@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,14 +20,24 @@ namespace {
                         "] is null; keys must not be null");
 }
 
-bool IsNull(const ArrowArray& array, std::int64_t i) noexcept {
+// The first null of an array, or -1. Reads the validity bitmap by words of 64.
+std::int64_t FirstNull(const ArrowArray& array) noexcept {
+  if (array.null_count == 0 || array.n_buffers == 0 || array.buffers[0] == nullptr) return -1;
   const auto* validity = static_cast<const std::uint8_t*>(array.buffers[0]);
-  const std::int64_t bit = array.offset + i;
-  return validity != nullptr && ((validity[bit >> 3] >> (bit & 7)) & 1) == 0;
-}
-
-bool MayHaveNulls(const ArrowArray& array) noexcept {
-  return array.null_count != 0 && array.n_buffers > 0 && array.buffers[0] != nullptr;
+  for (std::int64_t i = 0; i < array.length;) {
+    const std::int64_t bit = array.offset + i;
+    if ((bit & 7) == 0 && array.length - i >= 64) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, validity + (bit >> 3), sizeof(word));
+      if (word == ~std::uint64_t{0}) {
+        i += 64;
+        continue;
+      }
+    }
+    if (((validity[bit >> 3] >> (bit & 7)) & 1) == 0) return i;
+    ++i;
+  }
+  return -1;
 }
 
 // The strings of one Arrow array of a plain (not dictionary) layout.
@@ -80,84 +91,83 @@ class StringArray {
   char kind_;
 };
 
-template <typename Index>
-std::int64_t LoadIndex(const ArrowArray& array, std::int64_t i) noexcept {
-  return static_cast<std::int64_t>(static_cast<const Index*>(array.buffers[1])[array.offset + i]);
-}
+// indexes[i] = index begin + i of a dictionary-encoded array.
+using IndexLoader = void (*)(const ArrowArray& array, std::int64_t begin,
+                             Span<std::int64_t> indexes) noexcept;
 
-using IndexLoader = std::int64_t (*)(const ArrowArray&, std::int64_t) noexcept;
+template <typename Index>
+void LoadIndexes(const ArrowArray& array, std::int64_t begin, Span<std::int64_t> indexes) noexcept {
+  const Index* from = static_cast<const Index*>(array.buffers[1]) + array.offset + begin;
+  std::copy_n(from, indexes.size(), indexes.data());
+}
 
 IndexLoader LoaderOf(char format) {
   switch (format) {
     case 'c':
-      return &LoadIndex<std::int8_t>;
+      return &LoadIndexes<std::int8_t>;
     case 'C':
-      return &LoadIndex<std::uint8_t>;
+      return &LoadIndexes<std::uint8_t>;
     case 's':
-      return &LoadIndex<std::int16_t>;
+      return &LoadIndexes<std::int16_t>;
     case 'S':
-      return &LoadIndex<std::uint16_t>;
+      return &LoadIndexes<std::uint16_t>;
     case 'i':
-      return &LoadIndex<std::int32_t>;
+      return &LoadIndexes<std::int32_t>;
     case 'I':
-      return &LoadIndex<std::uint32_t>;
+      return &LoadIndexes<std::uint32_t>;
     case 'l':
-      return &LoadIndex<std::int64_t>;
+      return &LoadIndexes<std::int64_t>;
     default:
-      return &LoadIndex<std::uint64_t>;
+      return &LoadIndexes<std::uint64_t>;
   }
 }
 
-// Strings of one Arrow array behind a common face; dictionaries are resolved to one view per key.
-class Chunk {
+std::string_view ValueFormat(const ArrowSchema& schema) {
+  return schema.dictionary == nullptr ? schema.format : schema.dictionary->format;
+}
+
+// The indexes of a dictionary-encoded array whose dictionary begins at word `first_word` of all.
+class IndexArray {
  public:
-  // `first` is the position of the array's first key among all keys, for messages.
-  Chunk(const ArrowArray& array, const ArrowSchema& schema, const char* name, std::int64_t first)
-      : length_(array.length), strings_(array, FormatOf(schema)) {
-    // The null type is what an empty list becomes.
-    if (FormatOf(schema) == "n" && length_ > 0) ThrowNull(name, first);
-    if (MayHaveNulls(array))
-      for (std::int64_t i = 0; i < length_; ++i)
-        if (IsNull(array, i)) ThrowNull(name, first + i);
-    if (schema.dictionary != nullptr) Resolve(array, schema, name, first);
+  IndexArray(const ArrowArray& array, const ArrowSchema& schema, std::int64_t first_word)
+      : array_(&array), load_(LoaderOf(schema.format[0])), first_word_(first_word) {}
+
+  void Load(std::int64_t begin, Span<std::int64_t> words) const noexcept {
+    if (words.empty()) return;
+    load_(*array_, begin, words);
+    for (std::int64_t& word : words) word += first_word_;
   }
 
-  static std::string_view FormatOf(const ArrowSchema& schema) {
-    return schema.dictionary == nullptr ? schema.format : schema.dictionary->format;
-  }
-
-  std::int64_t length() const noexcept { return length_; }
-
-  void Views(std::int64_t begin, Span<std::string_view> views) const noexcept {
-    if (resolved_.empty())
-      strings_.Views(begin, views);
-    else
-      std::copy_n(resolved_.data() + begin, views.size(), views.data());
-  }
-
- private:
-  void Resolve(const ArrowArray& array, const ArrowSchema& schema, const char* name,
-               std::int64_t first) {
-    const ArrowArray& dictionary = *array.dictionary;
-    std::vector<std::string_view> words(static_cast<std::size_t>(dictionary.length));
-    StringArray(dictionary, FormatOf(schema)).Views(0, words);
-    const bool may_be_null = MayHaveNulls(dictionary);
-    const IndexLoader load = LoaderOf(schema.format[0]);
-    resolved_.reserve(static_cast<std::size_t>(length_));
-    for (std::int64_t i = 0; i < length_; ++i) {
-      const std::int64_t index = load(array, i);
-      if (index < 0 || index >= dictionary.length)
-        throw py::index_error(std::string(name) + "[" + std::to_string(first + i) +
-                              "] has dictionary index " + std::to_string(index) +
-                              " in a dictionary of " + std::to_string(dictionary.length));
-      if (may_be_null && IsNull(dictionary, index)) ThrowNull(name, first + i);
-      resolved_.push_back(words[static_cast<std::size_t>(index)]);
+  // IndexError: an index outside the dictionary. ValueError: the index of a null word. `first` is
+  // the position of the first key, for messages.
+  void Check(const char* name, std::int64_t first) const {
+    const ArrowArray& dictionary = *array_->dictionary;
+    const bool has_nulls = FirstNull(dictionary) >= 0;
+    std::int64_t indexes[mph::kKeyBlock];
+    for (std::int64_t begin = 0; begin < array_->length; begin += mph::kKeyBlock) {
+      const std::int64_t size = std::min(mph::kKeyBlock, array_->length - begin);
+      load_(*array_, begin, {indexes, size});
+      std::uint64_t highest = 0;  // a negative index is the highest of all
+      for (std::int64_t i = 0; i < size; ++i)
+        highest = std::max(highest, static_cast<std::uint64_t>(indexes[i]));
+      if (highest < static_cast<std::uint64_t>(dictionary.length) && !has_nulls) continue;
+      for (std::int64_t i = 0; i < size; ++i) {
+        if (indexes[i] < 0 || indexes[i] >= dictionary.length)
+          throw py::index_error(std::string(name) + "[" + std::to_string(first + begin + i) +
+                                "] has dictionary index " + std::to_string(indexes[i]) +
+                                " in a dictionary of " + std::to_string(dictionary.length));
+        ArrowArray word = dictionary;
+        word.offset += indexes[i];
+        word.length = 1;
+        if (FirstNull(word) >= 0) ThrowNull(name, first + begin + i);
+      }
     }
   }
 
-  std::int64_t length_;
-  StringArray strings_;
-  std::vector<std::string_view> resolved_;
+ private:
+  const ArrowArray* array_;
+  IndexLoader load_;
+  std::int64_t first_word_;
 };
 
 template <typename T>
@@ -178,31 +188,62 @@ struct Released : T {
   }
 };
 
+// Either plain arrays, or dictionary-encoded ones with all their words.
 class ArrowKeys final : public mph::KeySource {
  public:
   ArrowKeys(const py::object& keys, const char* name) : name_(name) {
-    if (py::hasattr(keys, "__arrow_c_array__"))
-      ReadArray(keys.attr("__arrow_c_array__")());
+    if (const py::object array = py::getattr(keys, "__arrow_c_array__", py::none());
+        !array.is_none())
+      ReadArray(array());
     else
       ReadStream(keys.attr("__arrow_c_stream__")());
+    if (!indexes_.empty()) words_ = std::make_unique<mph::SpanKeys>(word_views_);
   }
 
   std::int64_t size() const noexcept override { return starts_.back(); }
 
   void Views(std::int64_t begin, Span<std::string_view> views) const noexcept override {
+    if (words_ == nullptr)
+      return ForEachPart(
+          begin, views.size(),
+          [&](std::size_t chunk, std::int64_t skip, std::int64_t done, std::int64_t count) {
+            strings_[chunk].Views(skip, views.subspan(done, count));
+          });
+    std::int64_t words[mph::kKeyBlock];
+    for (std::int64_t done = 0; done < views.size(); done += mph::kKeyBlock) {
+      const std::int64_t count = std::min(mph::kKeyBlock, views.size() - done);
+      WordIndexes(begin + done, {words, count});
+      for (std::int64_t i = 0; i < count; ++i)
+        views[done + i] = word_views_[static_cast<std::size_t>(words[i])];
+    }
+  }
+
+  const mph::KeySource* words() const noexcept override { return words_.get(); }
+
+  void WordIndexes(std::int64_t begin, Span<std::int64_t> words) const noexcept override {
+    ForEachPart(begin, words.size(),
+                [&](std::size_t chunk, std::int64_t skip, std::int64_t done, std::int64_t count) {
+                  indexes_[chunk].Load(skip, words.subspan(done, count));
+                });
+  }
+
+ private:
+  // Calls body(chunk, first key in it, first key of the range, count) for the parts of chunks that
+  // make up the keys [begin, begin + size).
+  template <typename Body>
+  void ForEachPart(std::int64_t begin, std::int64_t size, const Body& body) const noexcept {
     // The last chunk that starts at or before `begin`; empty chunks share their start with the
     // next.
     auto chunk = static_cast<std::size_t>(
         std::upper_bound(starts_.begin(), starts_.end() - 1, begin) - starts_.begin() - 1);
-    for (std::int64_t done = 0; done < views.size(); ++chunk) {
+    for (std::int64_t done = 0; done < size; ++chunk) {
       const std::int64_t skip = begin + done - starts_[chunk];
-      const std::int64_t count = std::min(chunks_[chunk].length() - skip, views.size() - done);
-      chunks_[chunk].Views(skip, views.subspan(done, count));
+      const std::int64_t count = std::min(starts_[chunk + 1] - starts_[chunk] - skip, size - done);
+      body(chunk, skip, done, count);
       done += count;
     }
   }
 
- private:
   void ReadArray(const py::tuple& capsules) {
     capsules_ = capsules;
     const auto& schema = FromCapsule<ArrowSchema>(capsules[0], "arrow_schema");
@@ -228,7 +269,7 @@ class ArrowKeys final : public mph::KeySource {
   }
 
   void CheckFormat(const ArrowSchema& schema) const {
-    const std::string_view format = Chunk::FormatOf(schema);
+    const std::string_view format = ValueFormat(schema);
     if (!StringArray::IsSupported(format))
       throw py::type_error(std::string(name_) + " is an Arrow array of format '" +
                            std::string(format) +
@@ -244,15 +285,32 @@ class ArrowKeys final : public mph::KeySource {
   }
 
   void AddChunk(const ArrowArray& array, const ArrowSchema& schema) {
-    chunks_.emplace_back(array, schema, name_, starts_.back());
-    starts_.push_back(starts_.back() + array.length);
+    const std::int64_t first = starts_.back();
+    // The null type is what an empty list becomes.
+    if (ValueFormat(schema) == "n" && array.length > 0) ThrowNull(name_, first);
+    if (const std::int64_t null = FirstNull(array); null >= 0) ThrowNull(name_, first + null);
+    if (schema.dictionary == nullptr) {
+      strings_.emplace_back(array, schema.format);
+    } else {
+      const std::size_t num_words = word_views_.size();
+      indexes_.emplace_back(array, schema, static_cast<std::int64_t>(num_words));
+      indexes_.back().Check(name_, first);
+      const ArrowArray& dictionary = *array.dictionary;
+      word_views_.resize(num_words + static_cast<std::size_t>(dictionary.length));
+      StringArray(dictionary, ValueFormat(schema))
+          .Views(0, {word_views_.data() + num_words, dictionary.length});
+    }
+    starts_.push_back(first + array.length);
   }
 
   const char* name_;
   py::object capsules_;  // own the structures that an array or stream is read from
   std::vector<std::unique_ptr<Released<ArrowArray>>> arrays_;
-  std::vector<Chunk> chunks_;
-  std::vector<std::int64_t> starts_ = {0};  // first key of each chunk, then the number of keys
+  std::vector<StringArray> strings_;          // one per chunk, or
+  std::vector<IndexArray> indexes_;           //   one per chunk, with
+  std::vector<std::string_view> word_views_;  //   the words of all dictionaries
+  std::unique_ptr<mph::SpanKeys> words_;      //   as a source
+  std::vector<std::int64_t> starts_ = {0};    // first key of each chunk, then the number of keys
 };
 
 }  // namespace

@@ -105,13 +105,16 @@ mph::Vocabulary FromBytes(const py::buffer& image) {
       {static_cast<const std::uint8_t*>(info.ptr), info.size}, mph::Verify::kFull));
 }
 
-CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object& keys) {
+CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object& keys,
+                            int threads) {
+  if (threads < 1)
+    throw py::value_error("threads must be at least 1; got " + std::to_string(threads));
   const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
   CArray<std::int64_t> rows(source->size());
   const Span<std::int64_t> out = AsMutableSpan(rows);
   {
     py::gil_scoped_release nogil;
-    vocabulary.Lookup(*source, 0, out);
+    vocabulary.LookupAll(*source, threads, out);
   }
   return rows;
 }
@@ -153,7 +156,7 @@ void RegisterMph(py::module_& m) {
                   py::arg("seed"), py::arg("progress"))
       .def_static("open", &Open, py::arg("path"), py::arg("verify"))
       .def_static("from_bytes", &FromBytes, py::arg("image"))
-      .def("lookup", &Lookup, py::arg("keys"))
+      .def("lookup", &Lookup, py::arg("keys"), py::arg("threads"))
       .def_property_readonly("size", &mph::Vocabulary::size)
       .def_property_readonly("num_rows", &mph::Vocabulary::num_rows)
       .def_property_readonly("fingerprint_bits", &mph::Vocabulary::fingerprint_bits)

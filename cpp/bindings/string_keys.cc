@@ -22,11 +22,21 @@ std::string Element(const char* name, std::int64_t position) {
 // str and bytes objects, held by a tuple that nobody else can change.
 class ObjectKeys final : public mph::KeySource {
  public:
-  ObjectKeys(py::tuple objects, const char* name) : objects_(std::move(objects)) {
-    views_.reserve(objects_.size());
-    for (std::size_t i = 0; i < objects_.size(); ++i)
-      views_.push_back(View(PyTuple_GET_ITEM(objects_.ptr(), static_cast<Py_ssize_t>(i)), name,
-                            static_cast<std::int64_t>(i)));
+  // Requires a list or a tuple.
+  ObjectKeys(const py::object& objects, const char* name) {
+    const Py_ssize_t size = PySequence_Fast_GET_SIZE(objects.ptr());
+    PyObject** items = PySequence_Fast_ITEMS(objects.ptr());
+    const bool copy = !PyTuple_Check(objects.ptr());
+    objects_ = copy ? py::reinterpret_steal<py::object>(PyTuple_New(size)) : objects;
+    if (!objects_) throw py::error_already_set();
+    views_.reserve(static_cast<std::size_t>(size));
+    // Objects lie all over the heap. Nothing here runs Python code that could change the list.
+    constexpr Py_ssize_t kAhead = 16;
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      if (i + kAhead < size) __builtin_prefetch(items[i + kAhead], 1);
+      if (copy) PyTuple_SET_ITEM(objects_.ptr(), i, py::handle(items[i]).inc_ref().ptr());
+      views_.push_back(View(items[i], name, i));
+    }
   }
 
   std::int64_t size() const noexcept override { return static_cast<std::int64_t>(views_.size()); }
@@ -52,7 +62,7 @@ class ObjectKeys final : public mph::KeySource {
     return {bytes, static_cast<std::size_t>(size)};
   }
 
-  py::tuple objects_;
+  py::object objects_;
   std::vector<std::string_view> views_;
 };
 
@@ -68,13 +78,23 @@ class FixedWidthKeys final : public mph::KeySource {
   void Views(std::int64_t begin, Span<std::string_view> views) const noexcept override {
     for (std::int64_t i = 0; i < views.size(); ++i) {
       const char* item = data_ + static_cast<std::size_t>(begin + i) * width_;
-      std::size_t size = width_;
-      while (size > 0 && item[size - 1] == '\0') --size;
-      views[i] = {item, size};
+      views[i] = {item, TrimmedSize(item)};
     }
   }
 
  private:
+  // The bytes of an item before its padding, found by words from the end.
+  std::size_t TrimmedSize(const char* item) const noexcept {
+    std::size_t size = width_;
+    for (; size >= 8; size -= 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, item + size - 8, sizeof(word));
+      if (word != 0) return size - static_cast<std::size_t>(__builtin_clzll(word) / 8);
+    }
+    while (size > 0 && item[size - 1] == '\0') --size;
+    return size;
+  }
+
   py::array array_;
   const char* data_;
   std::size_t width_;
@@ -91,7 +111,12 @@ class EncodedKeys final : public mph::KeySource {
     for (std::int64_t i = 0; i < array.size(); ++i, item += width) {
       std::size_t size = width;
       while (size > 0 && item[size - 1] == U'\0') --size;
-      for (std::size_t k = 0; k < size; ++k) Append(item[k], name, i);
+      char32_t bits = 0;
+      for (std::size_t k = 0; k < size; ++k) bits |= item[k];
+      if (bits < 0x80)
+        AppendAscii(item, size);
+      else
+        for (std::size_t k = 0; k < size; ++k) Append(item[k], name, i);
       ends_.push_back(bytes_.size());
     }
   }
@@ -106,6 +131,11 @@ class EncodedKeys final : public mph::KeySource {
   }
 
  private:
+  void AppendAscii(const char32_t* item, std::size_t size) {
+    const std::size_t end = bytes_.size();
+    bytes_.resize(end + size);
+    for (std::size_t k = 0; k < size; ++k) bytes_[end + k] = static_cast<char>(item[k]);
+  }
   void Append(char32_t c, const char* name, std::int64_t position) {
     const auto tail = [&](int shift) {
       bytes_.push_back(static_cast<char>(0x80 | ((c >> shift) & 0x3F)));
@@ -142,7 +172,7 @@ std::unique_ptr<mph::KeySource> FromNumpy(const py::array& array, const char* na
                           std::to_string(array.ndim()));
   switch (array.dtype().kind()) {
     case 'O':
-      return std::make_unique<ObjectKeys>(py::tuple(array.attr("tolist")()), name);
+      return std::make_unique<ObjectKeys>(array.attr("tolist")(), name);
     case 'S':
       return std::make_unique<FixedWidthKeys>(py::array::ensure(array, py::array::c_style));
     case 'U': {
@@ -161,7 +191,7 @@ std::unique_ptr<mph::KeySource> FromNumpy(const py::array& array, const char* na
 
 std::unique_ptr<mph::KeySource> MakeKeySource(const py::object& keys, const char* name) {
   if (py::isinstance<py::list>(keys) || py::isinstance<py::tuple>(keys))
-    return std::make_unique<ObjectKeys>(py::tuple(keys), name);
+    return std::make_unique<ObjectKeys>(keys, name);
   if (py::isinstance<py::array>(keys)) return FromNumpy(py::cast<py::array>(keys), name);
   if (HasArrowInterface(keys)) return MakeArrowKeySource(keys, name);
   throw py::type_error(std::string(name) + " is a " + Py_TYPE(keys.ptr())->tp_name +

@@ -2,6 +2,7 @@
 #define FEEDFAST_CPP_MPH_KEY_SOURCE_H_
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <string_view>
 
@@ -26,6 +27,16 @@ class KeySource {
   // views[i] = key begin + i. Requires 0 <= begin and begin + views.size() <= size(). The views
   // stay valid as long as the source. Does not read the keys' bytes.
   virtual void Views(std::int64_t begin, Span<std::string_view> views) const noexcept = 0;
+
+  // The words that the keys repeat, where the source holds them apart (a dictionary-encoded Arrow
+  // array), so that each needs to be looked up once only; nullptr elsewhere. They live as long as
+  // the source, and not all of them need to occur.
+  virtual const KeySource* words() const noexcept { return nullptr; }
+  // indexes[i] = which of words() key begin + i is. Overridden together with words(); requires
+  // words() != nullptr and the range of Views.
+  virtual void WordIndexes(std::int64_t /*begin*/, Span<std::int64_t> /*indexes*/) const noexcept {
+    assert(false);
+  }
 };
 
 // Keys that already lie in memory as views.

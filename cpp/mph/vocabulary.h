@@ -73,6 +73,10 @@ class Vocabulary {
   // rows[i] = row of key begin + i. Requires 0 <= begin, begin + rows.size() <= keys.size(). Rows
   // are in [0, num_rows()) for any image.
   void Lookup(const KeySource& keys, std::int64_t begin, Span<std::int64_t> rows) const noexcept;
+  // The rows of all keys on up to `threads` threads. Keys that repeat words (KeySource::words) cost
+  // a copy of a row each, unless the words are more than the keys. Requires rows.size() ==
+  // keys.size(), threads >= 1. Throws std::bad_alloc.
+  void LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows) const;
   // Requires rows.size() == keys.size().
   void Lookup(Span<const std::string_view> keys, Span<std::int64_t> rows) const noexcept {
     Lookup(SpanKeys(keys), 0, rows);

@@ -150,20 +150,25 @@ class Vocabulary:
         """
         return cls._wrap(_core.Vocabulary.open(os.fsencode(path), verify))
 
-    def lookup(self, keys: Keys) -> NDArray[np.int64]:
+    def lookup(self, keys: Keys, threads: int = 1) -> NDArray[np.int64]:
         """The rows of `keys`.
+
+        Arrow strings and numpy S arrays are read where they lie. Of a dictionary-encoded Arrow
+        array each word is looked up once, unless it has more words than keys.
 
         Args:
             keys: [n] keys, known or not, repeated or not.
+            threads: Threads of a large batch; up to 16,384 keys are one piece of work.
 
         Returns:
             [n] int64, each in `[0, num_rows)`; 0 for unknown keys.
 
         Raises:
-            ValueError: A key of an Arrow array is null, or a str has no UTF-8 form.
+            ValueError: A key of an Arrow array is null, a str has no UTF-8 form, or `threads` is
+                below 1.
             TypeError: `keys` or one of them is of another type, such as None in a list.
         """
-        return self._native.lookup(keys)
+        return self._native.lookup(keys, threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the vocabulary durably: to a new file, synced, then renamed to `path`.
