@@ -5,10 +5,11 @@
 
 #include "absl/status/status.h"
 #include "cpp/embedding_kernels/bags.h"
-#include "cpp/embedding_kernels/pooled_lookup.h"
+#include "cpp/embedding_kernels/grouped_lookup.h"
 #include "cpp/embedding_kernels/pooled_lookup_grad.h"
 #include "cpp/embedding_kernels/row_gradient.h"
 #include "cpp/embedding_kernels/table.h"
+#include "cpp/tf_ops/lookup_inputs.h"
 #include "cpp/tf_ops/status_to_tf.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -21,9 +22,9 @@ namespace feedfast::tf_ops {
 namespace {
 
 using embedding_kernels::Bags;
-using embedding_kernels::ParsePooling;
+using embedding_kernels::GroupedWork;
+using embedding_kernels::PooledFeature;
 using embedding_kernels::Pooling;
-using embedding_kernels::RowFormat;
 using embedding_kernels::RowGradient;
 using embedding_kernels::RowGroups;
 using embedding_kernels::Table;
@@ -53,12 +54,6 @@ absl::Status PooledShape(InferenceContext* c, ShapeHandle table) {
   return absl::OkStatus();
 }
 
-ShapeHandle ShapeOfVariable(InferenceContext* c) {
-  const auto* shapes = c->input_handle_shapes_and_types(0);
-  if (shapes == nullptr || shapes->empty()) return c->UnknownShape();
-  return shapes->front().shape;
-}
-
 absl::Status WeightsGradShape(InferenceContext* c) {
   c->set_output(0, c->input(1));
   return absl::OkStatus();
@@ -67,35 +62,41 @@ absl::Status WeightsGradShape(InferenceContext* c) {
 // pooled [num_bags, dim] as in pooled_lookup.h; weights: none, or one tensor [nnz].
 REGISTER_OP("FeedfastPooledLookup")
     .Input("table: resource")
-    .Input("values: int64")   // [nnz]
-    .Input("offsets: int64")  // [num_bags + 1]
+    .Input("values: Tvalues")    // [nnz]
+    .Input("offsets: Toffsets")  // [num_bags + 1]
     .Input("weights: num_weights * float")
     .Attr("num_weights: int >= 0")
     .Attr("dtype: {float, half, bfloat16}")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
+    .Attr("Tvalues: {int32, int64} = DT_INT64")
+    .Attr("Toffsets: {int32, int64} = DT_INT64")
     .Output("pooled: float")
     .SetIsStateful()
-    .SetShapeFn([](InferenceContext* c) { return PooledShape(c, ShapeOfVariable(c)); });
+    .SetShapeFn([](InferenceContext* c) { return PooledShape(c, ShapeOfVariable(c, 0)); });
 
 REGISTER_OP("FeedfastDensePooledLookup")
     .Input("table: dtype")
-    .Input("values: int64")
-    .Input("offsets: int64")
+    .Input("values: Tvalues")
+    .Input("offsets: Toffsets")
     .Input("weights: num_weights * float")
     .Attr("num_weights: int >= 0")
     .Attr("dtype: {float, half, bfloat16}")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
+    .Attr("Tvalues: {int32, int64} = DT_INT64")
+    .Attr("Toffsets: {int32, int64} = DT_INT64")
     .Output("pooled: float")
     .SetShapeFn([](InferenceContext* c) { return PooledShape(c, c->input(0)); });
 
 // Gradient by the table: the touched rows, ascending and unique, and their gradients.
 REGISTER_OP("FeedfastPooledLookupGrad")
     .Input("grad: float")  // [num_bags, dim]
-    .Input("values: int64")
-    .Input("offsets: int64")
+    .Input("values: Tvalues")
+    .Input("offsets: Toffsets")
     .Input("weights: num_weights * float")
     .Attr("num_weights: int >= 0")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
+    .Attr("Tvalues: {int32, int64} = DT_INT64")
+    .Attr("Toffsets: {int32, int64} = DT_INT64")
     .Output("rows: int64")       // [num_rows_touched]
     .Output("row_grads: float")  // [num_rows_touched, dim]
     .SetShapeFn([](InferenceContext* c) {
@@ -110,89 +111,47 @@ REGISTER_OP("FeedfastPooledLookupGrad")
 // Gradient by the weights [nnz]; pooled is what the lookup gave.
 REGISTER_OP("FeedfastPooledLookupWeightsGrad")
     .Input("table: resource")
-    .Input("values: int64")
-    .Input("offsets: int64")
+    .Input("values: Tvalues")
+    .Input("offsets: Toffsets")
     .Input("weights: float")
     .Input("pooled: float")  // [num_bags, dim]
     .Input("grad: float")    // [num_bags, dim]
     .Attr("dtype: {float, half, bfloat16}")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
+    .Attr("Tvalues: {int32, int64} = DT_INT64")
+    .Attr("Toffsets: {int32, int64} = DT_INT64")
     .Output("grad_weights: float")
     .SetIsStateful()
     .SetShapeFn(WeightsGradShape);
 
 REGISTER_OP("FeedfastDensePooledLookupWeightsGrad")
     .Input("table: dtype")
-    .Input("values: int64")
-    .Input("offsets: int64")
+    .Input("values: Tvalues")
+    .Input("offsets: Toffsets")
     .Input("weights: float")
     .Input("pooled: float")
     .Input("grad: float")
     .Attr("dtype: {float, half, bfloat16}")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
+    .Attr("Tvalues: {int32, int64} = DT_INT64")
+    .Attr("Toffsets: {int32, int64} = DT_INT64")
     .Output("grad_weights: float")
     .SetShapeFn(WeightsGradShape);
 
 absl::Status PoolingAttr(OpKernelConstruction* ctx, Pooling* pooling) {
   std::string name;
   TF_RETURN_IF_ERROR(ctx->GetAttr("pooling", &name));
-  const StatusOr<Pooling> parsed = ParsePooling(name);
-  if (!parsed.ok()) return ToTensorFlow(parsed.status());
-  *pooling = parsed.value();
-  return absl::OkStatus();
+  return ToPooling(name, pooling);
 }
 
-absl::Status RequireRank(const char* name, const Tensor& tensor, int rank) {
-  if (tensor.dims() == rank) return absl::OkStatus();
-  return absl::InvalidArgumentError(std::string(name) + " must have " + std::to_string(rank) +
-                                    " dimensions; got " + std::to_string(tensor.dims()));
-}
-
-absl::Status RequireShape(const char* name, const Tensor& tensor,
-                          const tensorflow::TensorShape& shape) {
-  if (tensor.shape() == shape) return absl::OkStatus();
-  return absl::InvalidArgumentError(std::string(name) + " must have shape " + shape.DebugString() +
-                                    "; got " + tensor.shape().DebugString());
-}
-
-template <typename T>
-Span<const T> AsSpan(const Tensor& tensor) {
-  return {tensor.flat<T>().data(), tensor.NumElements()};
-}
-
-// Inputs 1 to 3 of every op here. `weights` may be nullptr.
-absl::Status ReadBags(OpKernelContext* ctx, const Tensor* weights, Bags* bags) {
-  TF_RETURN_IF_ERROR(RequireRank("values", ctx->input(1), 1));
-  TF_RETURN_IF_ERROR(RequireRank("offsets", ctx->input(2), 1));
-  bags->values = AsSpan<std::int64_t>(ctx->input(1));
-  bags->offsets = AsSpan<std::int64_t>(ctx->input(2));
-  if (weights == nullptr) return absl::OkStatus();
-  TF_RETURN_IF_ERROR(RequireRank("weights", *weights, 1));
-  bags->weights = AsSpan<float>(*weights);
-  return absl::OkStatus();
-}
-
+// Inputs 1 and 2 of every op here, and the list of none or one weights.
 absl::Status ReadBags(OpKernelContext* ctx, Bags* bags) {
   OpInputList weights;
   TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
   if (weights.size() > 1)
     return absl::InvalidArgumentError("weights must be none or one tensor; got " +
                                       std::to_string(weights.size()));
-  return ReadBags(ctx, weights.size() == 0 ? nullptr : &weights[0], bags);
-}
-
-absl::Status ViewTable(const Tensor& tensor, DataType dtype, Table* table) {
-  if (tensor.dtype() != dtype)
-    return absl::InvalidArgumentError("table has dtype " + DataTypeString(tensor.dtype()) +
-                                      "; the op was built for " + DataTypeString(dtype));
-  TF_RETURN_IF_ERROR(RequireRank("table", tensor, 2));
-  if (tensor.dim_size(1) < 1)
-    return absl::InvalidArgumentError("table must have at least 1 columns; got 0");
-  RowFormat format = RowFormat::kFloat32;
-  if (dtype == tensorflow::DT_HALF) format = RowFormat::kFloat16;
-  if (dtype == tensorflow::DT_BFLOAT16) format = RowFormat::kBfloat16;
-  *table = {tensor.data(), tensor.dim_size(0), tensor.dim_size(1), format};
-  return absl::OkStatus();
+  return ViewBags(ctx->input(1), ctx->input(2), weights.size() == 0 ? nullptr : &weights[0], bags);
 }
 
 // Calls use(table) with input 0 while nobody can change it.
@@ -244,14 +203,18 @@ class PooledLookupOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ReadBags(ctx, &bags));
     OP_REQUIRES_OK(
         ctx, Source::With(ctx, dtype_, [&](const Table& table) -> absl::Status {
+          pages_.See(table);
           TF_RETURN_IF_ERROR(ToTensorFlow(ValidateBags(bags, table.num_rows)));
           Tensor* pooled = nullptr;
           TF_RETURN_IF_ERROR(ctx->allocate_output(0, {bags.num_bags(), table.dim}, &pooled));
           float* out = pooled->flat<float>().data();
-          ForBags(ctx, bags.num_bags(), bags.values.size(), table.dim,
-                  [&](std::int64_t begin, std::int64_t end) {
-                    PooledLookupRange(table, bags, pooling_, out, table.dim, begin, end);
-                  });
+          const PooledFeature feature{table, bags, pooling_, 0};
+          const GroupedWork work({&feature, 1});
+          // Cycles for a cache line on its way from memory, of one core.
+          constexpr std::int64_t kCost = 16;
+          ctx->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+              work.size(), kCost,
+              [&](std::int64_t begin, std::int64_t end) { work.Run(out, table.dim, begin, end); });
           return absl::OkStatus();
         }));
   }
@@ -259,6 +222,7 @@ class PooledLookupOp : public OpKernel {
  private:
   DataType dtype_ = tensorflow::DT_FLOAT;
   Pooling pooling_ = Pooling::kSum;
+  TablePages pages_;
 };
 
 class PooledLookupGradOp : public OpKernel {
@@ -306,7 +270,7 @@ class PooledLookupWeightsGradOp : public OpKernel {
 
   void Compute(OpKernelContext* ctx) override {
     Bags bags;
-    OP_REQUIRES_OK(ctx, ReadBags(ctx, &ctx->input(3), &bags));
+    OP_REQUIRES_OK(ctx, ViewBags(ctx->input(1), ctx->input(2), &ctx->input(3), &bags));
     OP_REQUIRES_OK(
         ctx, Source::With(ctx, dtype_, [&](const Table& table) -> absl::Status {
           TF_RETURN_IF_ERROR(ToTensorFlow(ValidateBags(bags, table.num_rows)));

@@ -139,6 +139,37 @@ def test_gradient_has_the_dtype_of_the_table(dtype: Any) -> None:
     assert tf.cast(gradient.values, tf.float32).numpy().tolist() == [[2.0] * 5]
 
 
+@pytest.mark.parametrize("values_type", [tf.int32, tf.int64])
+@pytest.mark.parametrize("offsets_type", [tf.int32, tf.int64])
+def test_int32_ids_and_offsets(values_type: Any, offsets_type: Any) -> None:
+    bags = random_bags()
+    values, offsets = tf.cast(bags.values, values_type), tf.cast(bags.offsets, offsets_type)
+    want = fft.ops.pooled_lookup(random_table(), bags.values, bags.offsets, bags.weights)
+    for table in (random_table(), tf.Variable(random_table())):
+        weights = tf.constant(bags.weights)
+        with tf.GradientTape() as tape:
+            tape.watch([table, weights])
+            got = fft.ops.pooled_lookup(table, values, offsets, weights)
+        assert got.numpy().tobytes() == want.numpy().tobytes()
+        by_table, by_weights = tape.gradient(got, [table, weights])
+        assert by_table.indices.dtype == tf.int64
+        assert by_weights.shape == weights.shape
+
+
+def test_ids_that_are_no_integers_are_refused() -> None:
+    with pytest.raises(TypeError, match="values must be an integer tensor that fits int64; got fl"):
+        fft.ops.pooled_lookup(random_table(), [0.5], [0, 1])
+    with pytest.raises(TypeError, match="offsets must be an integer tensor that fits int64; got u"):
+        fft.ops.pooled_lookup(random_table(), [0], tf.constant([0, 1], tf.uint64))
+
+
+def test_large_tables_keep_their_content_in_huge_pages() -> None:
+    variable = tf.Variable(tf.random.stateless_normal([1 << 19, 40], [1, 2]))  # 84 MB
+    ids = np.random.default_rng(0).integers(0, 1 << 19, 1000)
+    got = fft.ops.pooled_lookup(variable, ids, np.arange(1001))
+    assert (got.numpy() == tf.gather(variable, ids).numpy()).all()
+
+
 def test_variable_is_watched_only_when_trainable() -> None:
     frozen = tf.Variable(random_table(), trainable=False)
     with tf.GradientTape() as tape:

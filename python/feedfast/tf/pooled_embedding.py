@@ -115,6 +115,9 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             [batch, dim] in the layer's compute dtype.
         """
         values, offsets = _values_and_offsets(ids)
+        values = tf.convert_to_tensor(values)
+        if values.dtype.is_floating:  # Keras makes inputs floats unless told otherwise
+            values = tf.cast(values, tf.int64)
         if weights is not None:
             weights = _flat(weights)
         pooled = pooled_lookup(

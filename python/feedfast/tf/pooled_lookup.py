@@ -35,8 +35,8 @@ def pooled_lookup(
     Args:
         table: [num_rows, dim] variable (of TensorFlow or Keras) or tensor; float32, float16 or
             bfloat16.
-        values: [nnz] integer row ids.
-        offsets: [num_bags + 1], ascending from 0 to nnz; `row_splits` of a RaggedTensor.
+        values: [nnz] row ids; int64 and int32 are read as they are, smaller integers converted.
+        offsets: [num_bags + 1] integers, ascending from 0 to nnz; `row_splits` of a RaggedTensor.
         weights: [nnz] or None.
         pooling: "sum", "mean" or "sqrtn".
         name: Name of the op.
@@ -45,14 +45,14 @@ def pooled_lookup(
         [num_bags, dim] float32.
 
     Raises:
-        TypeError: The table has another dtype.
+        TypeError: The table has another dtype, or ids or offsets are no integers that fit int64.
         tf.errors.InvalidArgumentError: An id is not a row of the table, offsets do not ascend from
             0 to nnz, or weights are not nnz finite numbers; the message gives the position.
     """
-    table = _as_table(table)
+    table = as_table(table)
     arguments = {
-        "values": tf.cast(values, tf.int64),
-        "offsets": tf.cast(offsets, tf.int64),
+        "values": as_indexes("values", values),
+        "offsets": as_indexes("offsets", offsets),
         "weights": [] if weights is None else [tf.cast(weights, tf.float32)],
         "pooling": pooling,
         "name": name,
@@ -68,7 +68,24 @@ def pooled_lookup(
     return pooled
 
 
-def _as_table(table: Any) -> Any:
+def as_indexes(name: str, indexes: Any) -> tf.Tensor:
+    """Ids or offsets as the ops read them: an int64 or int32 tensor. `name` is the argument's.
+
+    Raises:
+        TypeError: They are no integers that fit int64 (an empty list is).
+    """
+    tensor = tf.convert_to_tensor(indexes)
+    if tensor.dtype in (tf.int64, tf.int32):
+        return tensor
+    is_empty = tensor.shape.num_elements() == 0
+    if not is_empty and (not tensor.dtype.is_integer or tensor.dtype == tf.uint64):
+        raise TypeError(
+            f"{name} must be an integer tensor that fits int64; got {tensor.dtype.name}"
+        )
+    return tf.cast(tensor, tf.int64)
+
+
+def as_table(table: Any) -> Any:
     """A tf.Variable or tf.Tensor of a dtype that the ops read."""
     if isinstance(table, keras.Variable):
         table = table.value
@@ -275,7 +292,7 @@ def _combine(
     name: str | None,
 ) -> tf.Tensor:
     """Pooled rows [num_bags, p1, ..., pm] in the dtype of the table."""
-    table = _as_table(params)
+    table = as_table(params)
     if max_norm is not None:
         ids, positions = tf.unique(ids)
         table = tf.nn.embedding_lookup(table, ids, max_norm=max_norm)
