@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "cpp/embedding_kernels/row_gradient.h"
 #include "cpp/embedding_kernels/row_optimizer.h"
 #include "cpp/embedding_kernels/table.h"
+#include "cpp/tf_ops/lookup_inputs.h"
 #include "cpp/tf_ops/status_to_tf.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -282,6 +284,34 @@ absl::Status Own(OpKernelContext* ctx, const std::vector<RefCountPtr<Var>>& vari
   return absl::OkStatus();
 }
 
+// What an op keeps from one call to the next.
+class UpdateMemory {
+ public:
+  // Moves what is large to huge pages the first time.
+  void See(const RowOptimizer& optimizer, const TrainableTable& table) {
+    table_.See({table.data, table.num_rows, table.dim, table.format});
+    for (int slot = 0; slot < embedding_kernels::kMaxStates; ++slot) {
+      const std::int64_t size = StateSize(optimizer.rule, slot, table.dim);
+      if (size > 0) states_[slot].See({table.states[slot], table.num_rows, size});
+    }
+  }
+
+  // Calls use(groups), with the memory of the last call unless that call is still going on.
+  template <typename Use>
+  absl::Status WithGroups(const Use& use) {
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (lock.owns_lock()) return use(&groups_);
+    RowGroups groups;
+    return use(&groups);
+  }
+
+ private:
+  TablePages table_;
+  TablePages states_[embedding_kernels::kMaxStates];
+  std::mutex mutex_;
+  RowGroups groups_;
+};
+
 class RowUpdateOp : public OpKernel {
  public:
   explicit RowUpdateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
@@ -323,24 +353,27 @@ class RowUpdateOp : public OpKernel {
                                         std::to_string(table.dim) + " elements; got shape " +
                                         values->shape().DebugString());
     TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRows(rows, table.num_rows)));
-    RowGradient gradient;
-    RowGroups groups;
-    if (StrictlyAscending(rows)) {
-      gradient.num_rows = rows.size();
-      gradient.rows = rows.data();
-      gradient.grad = values->flat<float>().data();
-      gradient.dim = table.dim;
-    } else {
-      TF_RETURN_IF_ERROR(ToTensorFlow(groups.GroupSlices(rows)));
-      gradient = groups.Gradient(values->flat<float>().data(), table.dim);
-    }
-    TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
-    ApplyRowGradient(table, optimizer, gradient, RunOnOpThreads(ctx));
-    return absl::OkStatus();
+    return memory_.WithGroups([&](RowGroups* groups) -> absl::Status {
+      RowGradient gradient;
+      if (StrictlyAscending(rows)) {
+        gradient.num_rows = rows.size();
+        gradient.rows = rows.data();
+        gradient.grad = values->flat<float>().data();
+        gradient.dim = table.dim;
+      } else {
+        TF_RETURN_IF_ERROR(ToTensorFlow(groups->GroupSlices(rows)));
+        gradient = groups->Gradient(values->flat<float>().data(), table.dim);
+      }
+      TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
+      memory_.See(optimizer, table);
+      ApplyRowGradient(table, optimizer, gradient, RunOnOpThreads(ctx));
+      return absl::OkStatus();
+    });
   }
 
   DataType dtype_ = tensorflow::DT_FLOAT;
   RowOptimizer optimizer_;
+  UpdateMemory memory_;
 };
 
 class PooledRowUpdateOp : public OpKernel {
@@ -349,7 +382,7 @@ class PooledRowUpdateOp : public OpKernel {
     std::string pooling;
     OP_REQUIRES_OK(ctx, ctx->GetAttr("dtype", &dtype_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("pooling", &pooling));
-    OP_REQUIRES_OK(ctx, Assign(embedding_kernels::ParsePooling(pooling), &pooling_));
+    OP_REQUIRES_OK(ctx, ToPooling(pooling, &pooling_));
     OP_REQUIRES_OK(ctx, ReadOptimizer(ctx, &optimizer_));
   }
 
@@ -373,14 +406,12 @@ class PooledRowUpdateOp : public OpKernel {
     TF_RETURN_IF_ERROR(ctx->input("learning_rate", &learning_rate));
     TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
     TF_RETURN_IF_ERROR(ReadScalar("learning_rate", *learning_rate));
-    const Span<const std::int64_t> ids{values->flat<std::int64_t>().data(), values->NumElements()};
-    Bags bags{ids, Span<const std::int64_t>{offsets->flat<std::int64_t>().data(),
-                                            offsets->NumElements()}};
     if (weights.size() > 1)
       return absl::InvalidArgumentError("weights must be none or one tensor; got " +
                                         std::to_string(weights.size()));
-    if (weights.size() == 1)
-      bags.weights = Span<const float>{weights[0].flat<float>().data(), weights[0].NumElements()};
+    Bags bags;
+    TF_RETURN_IF_ERROR(
+        ViewBags(*values, *offsets, weights.size() == 0 ? nullptr : &weights[0], &bags));
 
     std::vector<RefCountPtr<Var>> variables;
     TF_RETURN_IF_ERROR(LookupVariables(ctx, &variables));
@@ -405,19 +436,22 @@ class PooledRowUpdateOp : public OpKernel {
       return absl::InvalidArgumentError("grad must have shape [" + std::to_string(bags.num_bags()) +
                                         "," + std::to_string(table.dim) + "]; got " +
                                         grad->shape().DebugString());
-    RowGroups groups;
-    TF_RETURN_IF_ERROR(ToTensorFlow(groups.Group(bags, pooling_)));
-    TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
-    TF_RETURN_IF_ERROR(Unshare(ctx, counter.get()));
-    counter->tensor()->flat<std::int64_t>()(0) = optimizer.step;
-    ApplyRowGradient(table, optimizer, groups.Gradient(grad->flat<float>().data(), table.dim),
-                     RunOnOpThreads(ctx));
-    return absl::OkStatus();
+    return memory_.WithGroups([&](RowGroups* groups) -> absl::Status {
+      TF_RETURN_IF_ERROR(ToTensorFlow(groups->Group(bags, pooling_)));
+      TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
+      TF_RETURN_IF_ERROR(Unshare(ctx, counter.get()));
+      counter->tensor()->flat<std::int64_t>()(0) = optimizer.step;
+      memory_.See(optimizer, table);
+      ApplyRowGradient(table, optimizer, groups->Gradient(grad->flat<float>().data(), table.dim),
+                       RunOnOpThreads(ctx));
+      return absl::OkStatus();
+    });
   }
 
   DataType dtype_ = tensorflow::DT_FLOAT;
   Pooling pooling_ = Pooling::kSum;
   RowOptimizer optimizer_;
+  UpdateMemory memory_;
 };
 
 class AssignRowsOp : public OpKernel {
