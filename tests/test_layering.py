@@ -23,7 +23,15 @@ MAY_INCLUDE: dict[str, set[str]] = {
 # Python: which top-level parts of feedfast a part may import (itself always).
 NUMPY = {
     *("_core", "runtime", "vocab", "vocab_sources", "hashing", "bags"),
-    *("grouped_lookup", "quantize", "live_vocabulary", "gated_mlp", "trees", "metrics"),
+    *(
+        "grouped_lookup",
+        "table_memory",
+        "quantize",
+        "live_vocabulary",
+        "gated_mlp",
+        "trees",
+        "metrics",
+    ),
     *("input_layout", "ranker_artifact", "ranker_description", "request"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),
 }

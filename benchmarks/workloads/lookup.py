@@ -159,14 +159,8 @@ def medians(calls: dict[str, Call], options: BenchOptions, repeats: int = 31) ->
 
 
 def make_table(rows: int, dim: int, index: int = 0) -> np.ndarray:
-    """As `table` of benchmarks/peers/lookup_torch.py; the start of a row on a cache line.
-
-    numpy puts large arrays 16 bytes behind the start of a page, where a row of 256 bytes touches
-    five cache lines instead of four.
-    """
-    room = np.empty(rows * dim + 16, np.float32)
-    skip = -room.ctypes.data % 64 // 4
-    values = room[skip : skip + rows * dim].reshape(rows, dim)
+    """The numbers of `table` in benchmarks/peers/lookup_torch.py."""
+    values = ff.allocate_table(rows, dim)
     np.random.default_rng(index).random(dtype=np.float32, out=values)
     values -= 0.5
     return values

@@ -14,6 +14,7 @@ from feedfast.live_vocabulary import LiveVocabulary
 from feedfast.quantize import QuantizedTable
 from feedfast.scorer import BatchResult, Request, RequestBatch, Result, Scorer
 from feedfast.store import ModelStore
+from feedfast.table_memory import allocate_table
 from feedfast.trees import LeafEncoder
 from feedfast.vocab import Vocabulary
 
@@ -33,6 +34,7 @@ __all__ = [
     "Scorer",
     "Vocabulary",
     "__version__",
+    "allocate_table",
     "pooled_lookup",
     "pooled_lookup_grouped",
 ]
