@@ -13,6 +13,8 @@
 #include "cpp/bindings/registers.h"
 #include "cpp/bindings/status_to_python.h"
 #include "cpp/bindings/string_keys.h"
+#include "cpp/mph/external_builder.h"
+#include "cpp/mph/key_hash.h"
 #include "cpp/mph/vocabulary.h"
 
 namespace py = pybind11;
@@ -88,6 +90,63 @@ mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::s
   return ValueOrThrow(std::move(result));
 }
 
+// A full disk is no lack of memory to Python.
+void ThrowIfExternalError(const Status& status) {
+  if (status.code() != StatusCode::kResourceExhausted) return ThrowIfError(status);
+  PyErr_SetString(PyExc_OSError, status.message().c_str());
+  throw py::error_already_set();
+}
+
+class ExternalBuild {
+ public:
+  ExternalBuild(int fingerprint_bits, const std::string& preset, bool with_rows, int threads,
+                std::uint64_t seed, std::int64_t buffer_bytes, const std::string& spill_folder,
+                const py::object& progress)
+      : caller_(progress) {
+    mph::ExternalOptions options;
+    options.build.fingerprint_bits = fingerprint_bits;
+    options.build.preset = ParsePreset(preset);
+    options.build.threads = threads;
+    options.build.seed = seed;
+    options.build.progress = caller_.function();
+    options.with_rows = with_rows;
+    options.buffer_bytes = buffer_bytes;
+    options.spill_folder = spill_folder;
+    auto builder = mph::ExternalBuilder::Create(options, &mph::HashKeys);
+    caller_.Rethrow();
+    ThrowIfExternalError(builder.status());
+    builder_ = std::move(builder).value();
+  }
+
+  void Add(const py::object& keys, const std::optional<CArray<std::int64_t>>& rows) {
+    Span<const std::int64_t> given;
+    if (rows.has_value()) {
+      RequireRank("rows", *rows, 1);
+      given = AsSpan("rows", *rows);
+    }
+    const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
+    Run([&] { return builder_->Add(*source, given); });
+  }
+
+  void Finish(const std::string& path) {
+    Run([&] { return builder_->Finish(path); });
+  }
+
+ private:
+  template <typename Body>
+  void Run(const Body& body) {
+    const Status status = [&] {
+      const py::gil_scoped_release nogil;
+      return body();
+    }();
+    caller_.Rethrow();
+    ThrowIfExternalError(status);
+  }
+
+  ProgressCaller caller_;
+  std::unique_ptr<mph::ExternalBuilder> builder_;
+};
+
 mph::Vocabulary Open(const std::string& path, const std::string& verify) {
   const mph::Verify level = ParseVerify(verify);
   auto result = [&] {
@@ -150,6 +209,14 @@ py::buffer_info ImageBuffer(const mph::Vocabulary& vocabulary) {
 }  // namespace
 
 void RegisterMph(py::module_& m) {
+  py::class_<ExternalBuild>(m, "ExternalBuild")
+      .def(py::init<int, const std::string&, bool, int, std::uint64_t, std::int64_t,
+                    const std::string&, const py::object&>(),
+           py::kw_only(), py::arg("fingerprint_bits"), py::arg("preset"), py::arg("with_rows"),
+           py::arg("threads"), py::arg("seed"), py::arg("buffer_bytes"), py::arg("spill_folder"),
+           py::arg("progress"))
+      .def("add", &ExternalBuild::Add, py::arg("keys"), py::arg("rows").noconvert().none(true))
+      .def("finish", &ExternalBuild::Finish, py::arg("path"));
   py::class_<mph::Vocabulary>(m, "Vocabulary", py::buffer_protocol())
       .def_static("build", &Build, py::arg("keys"), py::kw_only(), py::arg("fingerprint_bits"),
                   py::arg("preset"), py::arg("rows").noconvert().none(true), py::arg("threads"),

@@ -15,14 +15,6 @@ namespace {
 // Keys per unit of work; a multiple of kKeyBlock.
 constexpr std::int64_t kGrain = 64 * kKeyBlock;
 
-// A hash seed fails when two keys get one 64-bit code: about once in 40 for a billion keys.
-constexpr std::uint64_t kMaxAttempts = 16;
-
-PerfectHashOptions HashOptions(Preset preset) noexcept {
-  return preset == Preset::kFast ? PerfectHashOptions{/*seed_bits=*/8, /*keys_per_bucket=*/4.95}
-                                 : PerfectHashOptions{/*seed_bits=*/10, /*keys_per_bucket=*/6.15};
-}
-
 // A key as error messages show it.
 std::string Quote(std::string_view key) {
   constexpr std::size_t kShown = 80;
@@ -34,11 +26,7 @@ std::string Quote(std::string_view key) {
 Status CheckRows(Span<const std::int64_t> rows, std::int64_t num_keys) {
   if (rows.size() != num_keys)
     return InvalidArgument("rows has ", rows.size(), " elements for ", num_keys, " keys");
-  constexpr std::int64_t kEnd = std::int64_t{1} << kMaxRowBits;
-  for (std::int64_t i = 0; i < rows.size(); ++i)
-    if (rows[i] < 1 || rows[i] >= kEnd)
-      return InvalidArgument("rows[", i, "] = ", rows[i], " is not in 1..2^", kMaxRowBits,
-                             " - 1 (row 0 is for unknown keys)");
+  FEEDFAST_RETURN_IF_ERROR(CheckRowRange(rows, 0));
   std::vector<std::int64_t> sorted(rows.begin(), rows.end());
   std::sort(sorted.begin(), sorted.end());
   const auto twin = std::adjacent_find(sorted.begin(), sorted.end());
@@ -50,10 +38,7 @@ Status CheckRows(Span<const std::int64_t> rows, std::int64_t num_keys) {
 }
 
 Status CheckOptions(const KeySource& keys, const BuildOptions& options) {
-  const int bits = options.fingerprint_bits;
-  if (bits != 0 && bits != 8 && bits != 16 && bits != 32)
-    return InvalidArgument("fingerprint_bits = ", bits, " is not 0, 8, 16 or 32");
-  if (options.threads < 1) return InvalidArgument("threads = ", options.threads, " is below 1");
+  FEEDFAST_RETURN_IF_ERROR(CheckBuildOptions(options));
   if (keys.size() > kMaxKeys)
     return InvalidArgument("keys has ", keys.size(), " elements; at most ", kMaxKeys, " fit");
   if (options.rows.has_value()) return CheckRows(*options.rows, keys.size());
@@ -61,6 +46,56 @@ Status CheckOptions(const KeySource& keys, const BuildOptions& options) {
 }
 
 }  // namespace
+
+PerfectHashOptions HashOptions(Preset preset) noexcept {
+  return preset == Preset::kFast ? PerfectHashOptions{/*seed_bits=*/8, /*keys_per_bucket=*/4.95}
+                                 : PerfectHashOptions{/*seed_bits=*/10, /*keys_per_bucket=*/6.15};
+}
+
+Status CheckBuildOptions(const BuildOptions& options) {
+  const int bits = options.fingerprint_bits;
+  if (bits != 0 && bits != 8 && bits != 16 && bits != 32)
+    return InvalidArgument("fingerprint_bits = ", bits, " is not 0, 8, 16 or 32");
+  if (options.threads < 1) return InvalidArgument("threads = ", options.threads, " is below 1");
+  return OkStatus();
+}
+
+Status CheckRowRange(Span<const std::int64_t> rows, std::int64_t first) {
+  constexpr std::int64_t kEnd = std::int64_t{1} << kMaxRowBits;
+  for (std::int64_t i = 0; i < rows.size(); ++i)
+    if (rows[i] < 1 || rows[i] >= kEnd)
+      return InvalidArgument("rows[", first + i, "] = ", rows[i], " is not in 1..2^", kMaxRowBits,
+                             " - 1 (row 0 is for unknown keys)");
+  return OkStatus();
+}
+
+Status CheckDistinct(std::vector<std::pair<std::string_view, std::int64_t>> keys) {
+  std::sort(keys.begin(), keys.end());
+  const auto twin = std::adjacent_find(
+      keys.begin(), keys.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twin == keys.end()) return OkStatus();
+  return InvalidArgument("keys[", twin[0].second, "] and keys[", twin[1].second, "] are both ",
+                         Quote(twin->first), "; keys must be distinct");
+}
+
+ImageShape ShapeOfBuild(std::int64_t num_keys, std::int64_t max_row, std::uint64_t hash_seed,
+                        const BuildOptions& options) noexcept {
+  ImageShape shape;
+  shape.num_keys = num_keys;
+  shape.num_rows = max_row == 0 ? num_keys + 1 : max_row + 1;
+  shape.row_bits = BitWidth(static_cast<std::uint64_t>(max_row));
+  shape.hash_seed = hash_seed;
+  shape.fingerprint_bits = options.fingerprint_bits;
+  shape.format = HashOptions(options.preset).format();
+  return shape;
+}
+
+void WriteHash(const PerfectHashParts& parts, const ImageLayout& layout, std::uint8_t* image) {
+  const auto section = [&](Section s) { return image + layout.sections[s].begin; };
+  std::copy(parts.seeds.begin(), parts.seeds.end(), section(kSeeds));
+  EncodeMonotone(parts.holes, layout.holes, section(kHolesLow), section(kHolesHigh),
+                 section(kHolesSamples));
+}
 
 AlignedBuffer<KeyCode> VocabularyBuilder::SortedCodes(std::uint64_t seed) {
   AlignedBuffer<KeyCode> codes(keys_.size());
@@ -87,34 +122,21 @@ Status VocabularyBuilder::CheckKeysOfCode(KeyCode code, std::uint64_t seed) cons
                     for (std::int64_t i = 0; i < views.size(); ++i)
                       if (codes[i] == code) found.emplace_back(views[i], first + i);
                   });
-  std::sort(found.begin(), found.end());
-  const auto twin = std::adjacent_find(
-      found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
-  if (twin == found.end()) return OkStatus();
-  return InvalidArgument("keys[", twin[0].second, "] and keys[", twin[1].second, "] are both ",
-                         Quote(twin->first), "; keys must be distinct");
+  return CheckDistinct(std::move(found));
 }
 
 StatusOr<Vocabulary> VocabularyBuilder::Assemble(Span<const KeyCode> codes, std::uint64_t seed,
                                                  const PerfectHashParts& parts) {
-  ImageShape shape;
-  shape.num_keys = codes.size();
-  shape.num_rows = codes.size() + 1;
-  shape.hash_seed = seed;
-  shape.fingerprint_bits = options_.fingerprint_bits;
-  shape.format = HashOptions(options_.preset).format();
+  const std::int64_t max_row = options_.rows.has_value() && !options_.rows->empty()
+                                   ? *std::max_element(options_.rows->begin(), options_.rows->end())
+                                   : 0;
+  ImageShape shape = ShapeOfBuild(codes.size(), max_row, seed, options_);
   shape.num_levels = static_cast<int>(parts.levels.size());
   std::copy(parts.levels.begin(), parts.levels.end(), shape.levels.begin());
-  if (options_.rows.has_value() && !options_.rows->empty()) {
-    shape.num_rows = *std::max_element(options_.rows->begin(), options_.rows->end()) + 1;
-    shape.row_bits = BitWidth(static_cast<std::uint64_t>(shape.num_rows - 1));
-  }
   const ImageLayout layout(shape);
   AlignedBuffer<std::uint8_t> image(layout.image_bytes);
   const auto section = [&](Section s) { return image.data() + layout.sections[s].begin; };
-  std::copy(parts.seeds.begin(), parts.seeds.end(), section(kSeeds));
-  EncodeMonotone(parts.holes, layout.holes, section(kHolesLow), section(kHolesHigh),
-                 section(kHolesSamples));
+  WriteHash(parts, layout, image.data());
   const PerfectHash hash = VocabularyLookup(image.span(), shape).hash();
 
   monitor_.Start(BuildPhase::kWrite, codes.size());
@@ -162,8 +184,8 @@ StatusOr<Vocabulary> VocabularyBuilder::Build() {
   FEEDFAST_RETURN_IF_ERROR(CheckOptions(keys_, options_));
   if (keys_.size() == 0) return Assemble({}, options_.seed, {});
   Status failure;
-  for (std::uint64_t attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    const std::uint64_t seed = options_.seed + attempt * 0x9E3779B97F4A7C15ULL;
+  for (std::uint64_t attempt = 0; attempt < kMaxHashSeeds; ++attempt) {
+    const std::uint64_t seed = HashSeed(options_.seed, attempt);
     const AlignedBuffer<KeyCode> codes = SortedCodes(seed);
     FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
     const Span<const KeyCode> span = codes.span();
@@ -180,7 +202,7 @@ StatusOr<Vocabulary> VocabularyBuilder::Build() {
     failure = parts.status();
     FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
   }
-  return Internal(failure.message(), "; gave up after ", kMaxAttempts, " hash seeds");
+  return Internal(failure.message(), "; gave up after ", kMaxHashSeeds, " hash seeds");
 }
 
 StatusOr<Vocabulary> Vocabulary::Build(const KeySource& keys, const BuildOptions& options) {

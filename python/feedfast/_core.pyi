@@ -35,6 +35,22 @@ class VocabularyDescription(TypedDict):
     levels: list[tuple[int, int]]
     sections: list[tuple[str, int, int]]
 
+class ExternalBuild:
+    def __init__(
+        self,
+        *,
+        fingerprint_bits: int,
+        preset: str,
+        with_rows: bool,
+        threads: int,
+        seed: int,
+        buffer_bytes: int,
+        spill_folder: bytes,
+        progress: Callable[[BuildPhase, int, int | None], object] | None,
+    ) -> None: ...
+    def add(self, keys: object, rows: NDArray[np.int64] | None) -> None: ...
+    def finish(self, path: bytes) -> None: ...
+
 class Vocabulary(Buffer):
     @staticmethod
     def build(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,6 +132,70 @@ class Vocabulary:
                 progress=_native_progress(progress),
             )
         )
+
+    @classmethod
+    def build_external(
+        cls,
+        batches: Iterable[Keys] | Iterable[tuple[Keys, ArrayLike]],
+        path: str | os.PathLike[str],
+        *,
+        with_rows: bool = False,
+        buffer_bytes: int = 256 << 20,
+        fingerprint_bits: Literal[0, 8, 16, 32] = 16,
+        preset: Preset = "compact",
+        threads: int | None = None,
+        seed: int | None = 0,
+        spill_folder: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Vocabulary:
+        """Builds the vocabulary of keys that do not fit memory, in a file, and opens it.
+
+        The file has the bytes that `build` gives for the same keys and arguments. Memory beside the
+        batch at hand: `buffer_bytes` and about a byte per key; on disk, until the end, 24 bytes
+        per key (32 with rows) and the keys. A build that raises leaves nothing behind; one that
+        was killed leaves a file `.tmp-<name>-...`, which the next build to the same path removes.
+
+        Args:
+            batches: Keys as `build` takes them, in batches of any size; taken once. With
+                `with_rows`, pairs of such keys and their rows.
+            path: File to write durably; what was there is replaced at the end.
+            with_rows: Whether batches are pairs of keys and rows. Rows as in `build`.
+            buffer_bytes: Memory to work in, at least 16 MiB.
+            fingerprint_bits: As in `build`.
+            preset: As in `build`.
+            threads: As in `build`.
+            seed: As in `build`.
+            spill_folder: Where temporary data go; the folder of `path` by default. The files have
+                no name there, so that they cannot outlive the process.
+            progress: As in `build`.
+
+        Raises:
+            ValueError: As `build`; positions count over all batches.
+            TypeError: As `build`.
+            FileNotFoundError: A folder does not exist.
+            OSError: A disk is full, or a file cannot be written.
+        """
+        target = Path(path)
+        files.remove_abandoned(target)
+        with files.replacing(target) as unfinished:
+            external = _core.ExternalBuild(
+                fingerprint_bits=fingerprint_bits,
+                preset=preset,
+                with_rows=with_rows,
+                threads=len(os.sched_getaffinity(0)) if threads is None else threads,
+                seed=secrets.randbits(64) if seed is None else _check_seed(seed),
+                buffer_bytes=buffer_bytes,
+                spill_folder=os.fsencode(target.parent if spill_folder is None else spill_folder),
+                progress=_native_progress(progress),
+            )
+            for batch in batches:
+                if with_rows:
+                    keys, rows = cast("tuple[Keys, ArrayLike]", batch)
+                    external.add(keys, _as_rows(rows))
+                else:
+                    external.add(batch, None)
+            external.finish(os.fsencode(unfinished))
+        return cls.open(target)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], verify: Verify = "header") -> Vocabulary:

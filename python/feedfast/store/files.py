@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,15 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(
         f"{TEMPORARY_PREFIX}{path.name[:32]}-{os.getpid()}-{secrets.token_hex(8)}"
     )
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes what processes of this machine that are gone left of files for `path`."""
+    start = f"{TEMPORARY_PREFIX}{path.name[:32]}-"
+    for sibling in path.parent.glob(f"{glob.escape(start)}*-*"):
+        owner = sibling.name[len(start) :].split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            sibling.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:
