@@ -48,7 +48,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     captured = capsys.readouterr()
     assert captured.out == ""
     *progress, line = captured.err.splitlines()
-    assert all(shown.startswith(("read keys", "build ", "look up")) for shown in progress)
+    assert all(shown.startswith(("read keys", "build", "look up")) for shown in progress)
     assert line.startswith("feedfast vocab: ")
     return line.removeprefix("feedfast vocab: ")
 
@@ -196,6 +196,28 @@ def test_options_reach_the_build(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(seeds) == 2
 
 
+def test_keys_that_do_not_fit_memory_make_the_same_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = text_file(tmp_path, [m.encode() for m in MEMBERS])
+    table = parquet_file(tmp_path / "k.parquet", {"k": MEMBERS, "r": list(range(3, 503))})
+    for arguments in ((source,), (table, "--rows", "r")):
+        inside, outside = tmp_path / "inside.ffv", tmp_path / "outside.ffv"
+        call(capsys, "build", *arguments, "--out", inside)
+        built = call(capsys, "build", *arguments, "--out", outside, "--buffer", "16M")
+        assert built["keys"] == 500
+        assert inside.read_bytes() == outside.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["inside.ffv", "k.parquet", "keys.txt", "outside.ffv"]
+
+
+@pytest.mark.parametrize("size", ["12X", "", "M", "1.5G"])
+def test_sizes_are_checked(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main.main(["vocab", "build", "-", "--out", "v", "--buffer", size])
+    assert stop.value.code == 2
+    assert "is not a size such as 512M or 4G" in capsys.readouterr().err
+
+
 def test_text_vocabulary_keeps_its_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = text_file(tmp_path, [m.encode() for m in MEMBERS])
     out = tmp_path / "v.ffv"
@@ -231,6 +253,10 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ((*build, lines, "--rows", "n"), "--rows n goes with Parquet"),
         ((*build, lines, "--column", "n"), "--column n goes with Parquet"),
         ((*build, lines, "--threads", "0", "--unique"), "threads = 0 is below 1"),
+        ((*build, lines, "--buffer", "16M"), "keys[0] and keys[2] are both 'a'"),
+        ((*build, lines, "--buffer", "1M"), "buffer_bytes"),
+        ((*build, tmp_path / "empty.txt", "--buffer", "16M"), "empty.txt: no keys"),
+        ((*build, lines, "--buffer", "16M", "--unique"), "does not go with --buffer"),
         (("build", lines, "--out", tmp_path / "folder"), "is a folder; name the file to write"),
         (("build", lines, "--out", tmp_path / "no" / "v"), "does not exist; cannot write v"),
         (("lookup", lines, "a"), "keys.txt': vocabulary image: truncated"),
@@ -257,9 +283,13 @@ def test_altered_files_are_named_by_full_verification(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("options", [[], ["--buffer", "16M"]], ids=["inside", "external"])
+def test_interrupted_build_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, options: list[str]
+) -> None:
     out = tmp_path / "v.ffv"
     command = [sys.executable, "-m", "feedfast.cli", "vocab", "build", "-", "--out", str(out)]
+    command += options
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None

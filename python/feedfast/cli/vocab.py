@@ -79,6 +79,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="drop repeated and missing keys; holds the distinct keys twice while it merges them",
     )
+    parser.add_argument(
+        "--buffer",
+        type=_size,
+        metavar="SIZE",
+        help="for keys that do not fit memory: work in SIZE (such as 512M or 4G, at least 16M) and "
+        "a byte per key, with temporary files beside the output",
+    )
     _add_build_options(parser)
 
 
@@ -144,10 +151,23 @@ def _seed(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither an integer nor 'random'") from None
 
 
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    units = {"": 0, "K": 10, "M": 20, "G": 30}
+    if unit not in units or not number.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M or 4G")
+    return int(number) << units[unit]
+
+
 def _build(args: argparse.Namespace, console: Console) -> None:
     _require_writable(args.out)
     if args.rows is not None and (args.unique or len(args.column) > 1):
         raise ValueError("--rows goes with one --column and without --unique")
+    if args.buffer is not None:
+        if args.unique:
+            raise ValueError("--unique holds all distinct keys; it does not go with --buffer")
+        _build_external(args, console)
+        return
     start = time.perf_counter()
     num_read = None
     rows = None
@@ -176,6 +196,28 @@ def _build(args: argparse.Namespace, console: Console) -> None:
     console.result(report)
 
 
+def _build_external(args: argparse.Namespace, console: Console) -> None:
+    with_rows = args.rows is not None
+    with console.progress("build") as progress:
+        start = time.perf_counter()
+        batches: Iterator[Any] = (
+            _key_row_batches(args) if with_rows else key_input.read_batches(args.input, args.column)
+        )
+        vocabulary = Vocabulary.build_external(
+            _not_empty(batches, args),
+            args.out,
+            with_rows=with_rows,
+            buffer_bytes=args.buffer,
+            fingerprint_bits=args.fingerprint_bits,
+            preset=args.preset,
+            threads=args.threads,
+            seed=args.seed,
+            progress=_shown(progress),
+        )
+        seconds = time.perf_counter() - start
+    console.result(_report(args, console, vocabulary, seconds))
+
+
 def _write_vocabulary(
     args: argparse.Namespace, console: Console, keys: Any, rows: NDArray[np.int64] | None
 ) -> dict[str, object]:
@@ -194,6 +236,13 @@ def _write_vocabulary(
         seconds = time.perf_counter() - start
         progress.update(len(keys), len(keys), f"{len(keys) / max(seconds, 1e-9):,.0f} keys/s")
         vocabulary.save(args.out)
+    return _report(args, console, vocabulary, seconds)
+
+
+def _report(
+    args: argparse.Namespace, console: Console, vocabulary: Vocabulary, seconds: float
+) -> dict[str, object]:
+    """Prints what was built and returns the JSON document."""
     num_keys = len(vocabulary)
     report: dict[str, object] = {
         "path": str(args.out),
@@ -253,17 +302,31 @@ def _binary(batch: key_input.KeyBatch) -> Any:
 
 
 def _keys_with_rows(args: argparse.Namespace) -> tuple[Any, NDArray[np.int64]]:
+    keys, rows = [], []
+    for some_keys, their_rows in _key_row_batches(args):
+        keys.append(some_keys)
+        rows.append(their_rows)
+    return _gather(keys), np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def _not_empty(batches: Iterator[Any], args: argparse.Namespace) -> Iterator[Any]:
+    """Passes batches on; where there is none it raises, before an empty vocabulary is written."""
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(f"{', '.join(args.input)}: no keys")
+    yield first
+    yield from batches
+
+
+def _key_row_batches(args: argparse.Namespace) -> Iterator[tuple[Any, NDArray[np.int64]]]:
     from feedfast.data import read_keys
 
-    keys, rows = [], []
     for source in args.input:
         if not key_input.is_parquet(source):
             raise ValueError(f"--rows {args.rows} goes with Parquet; {source} is text")
         for batch in read_keys(source, columns=args.column, rows_column=args.rows):
             assert batch.rows is not None
-            keys.append(batch.keys)
-            rows.append(batch.rows)
-    return _gather(keys), np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+            yield batch.keys, batch.rows
 
 
 def _lookup(args: argparse.Namespace, console: Console) -> None:

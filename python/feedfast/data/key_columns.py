@@ -40,7 +40,7 @@ def read_keys(
     rows_column: str | None = None,
     drop_missing: bool = False,
 ) -> Iterator[KeyBatch]:
-    """The keys of Parquet columns, file after file, batch after batch.
+    """The keys of Parquet columns, file after file, batch after batch, none of them empty.
 
     Args:
         source: File, or folder that is searched for `*.parquet`.
@@ -87,7 +87,8 @@ def _read_file(
                 keys = keys.drop_null()
             else:
                 _refuse_null(path, name, keys, first_row)
-            yield KeyBatch(keys, rows)
+            if len(keys) > 0:
+                yield KeyBatch(keys, rows)
         first_row += len(batch)
 
 
