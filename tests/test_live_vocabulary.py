@@ -281,6 +281,12 @@ def test_every_kind_of_key_is_the_same_key() -> None:
     np.testing.assert_array_equal(rows, SNAPSHOT.num_rows + np.arange(2))
     np.testing.assert_array_equal(live.lookup(["", "é"]), rows[::-1])
     assert live.observe([], 0).shape == live.lookup([]).shape == (0,)
+    words = pa.array(["é", "", "x", "é"]).dictionary_encode()
+    np.testing.assert_array_equal(live.lookup(words, threads=2), [*rows, 0, rows[0]])
+    many = np.tile(np.array(["", "member", "é"]), 20_000)
+    np.testing.assert_array_equal(live.lookup(many, threads=3), live.lookup(many))
+    with pytest.raises(ValueError, match="threads must be at least 1; got 0"):
+        live.lookup([], threads=0)
     with pytest.raises(TypeError, match=r"keys\[0\] is a NoneType"):
         live.observe([None], 0)  # type: ignore[list-item]
 

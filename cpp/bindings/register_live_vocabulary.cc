@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -44,13 +45,15 @@ std::unique_ptr<LiveVocabulary> FromImage(const mph::Vocabulary& snapshot,
   return ValueOrThrow(std::move(result));
 }
 
-CArray<std::int64_t> Lookup(const LiveVocabulary& live, const py::object& keys) {
+CArray<std::int64_t> Lookup(const LiveVocabulary& live, const py::object& keys, int threads) {
+  if (threads < 1)
+    throw py::value_error("threads must be at least 1; got " + std::to_string(threads));
   const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
   CArray<std::int64_t> rows(source->size());
   const Span<std::int64_t> out = AsMutableSpan(rows);
   {
     py::gil_scoped_release nogil;
-    live.Lookup(*source, 0, out);
+    live.LookupAll(*source, threads, out);
   }
   return rows;
 }
@@ -123,7 +126,7 @@ void RegisterLiveVocabulary(py::module_& m) {
            py::keep_alive<1, 2>())
       .def_static("from_image", &FromImage, py::arg("snapshot"), py::arg("image"),
                   py::keep_alive<0, 1>())
-      .def("lookup", &Lookup, py::arg("keys"))
+      .def("lookup", &Lookup, py::arg("keys"), py::arg("threads"))
       .def("observe", &Observe, py::arg("keys"), py::arg("time"), py::kw_only(), py::arg("new"))
       .def("expire", &Expire, py::arg("time"))
       .def("take_evicted_rows", &TakeEvictedRows)

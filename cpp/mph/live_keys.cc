@@ -98,7 +98,7 @@ void LiveKeys::Add(std::string_view key, KeyCode code, std::int64_t row, double 
 }
 
 void LiveKeys::Touch(std::uint32_t entry, double time) noexcept {
-  if (entries_[entry].last_seen == kAlways) return;
+  if (entries_[entry].last_seen >= time) return;
   Unlink(entry);
   entries_[entry].last_seen = time;
   Append(entry);

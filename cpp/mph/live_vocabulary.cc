@@ -10,6 +10,7 @@
 
 #include "cpp/mph/key_hash.h"
 #include "cpp/mph/live_image.h"
+#include "cpp/mph/lookup_all.h"
 
 namespace feedfast::mph {
 namespace {
@@ -97,6 +98,13 @@ void LiveVocabulary::Lookup(const KeySource& keys, std::int64_t begin,
     }
     ResolveUnknown(keys, begin + first, {unknown, size}, chunk);
   }
+}
+
+void LiveVocabulary::LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows) const {
+  mph::LookupAll(keys, threads, rows,
+                 [&](const KeySource& source, std::int64_t begin, Span<std::int64_t> out) {
+                   Lookup(source, begin, out);
+                 });
 }
 
 std::uint32_t LiveVocabulary::FindException(std::string_view key,

@@ -83,6 +83,8 @@ class LiveVocabulary {
   // rows[i] = row of key begin + i, as Vocabulary::Lookup. Time plays no part: a key is served
   // until Observe or Expire finds it expired.
   void Lookup(const KeySource& keys, std::int64_t begin, Span<std::int64_t> rows) const noexcept;
+  // As Vocabulary::LookupAll.
+  void LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows) const;
 
   // Whether the caller knows that no part holds the keys: they were born after the last Compact.
   enum class Novelty { kUnknown, kAsserted };

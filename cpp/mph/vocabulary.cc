@@ -2,9 +2,8 @@
 
 #include <cstring>
 #include <utility>
-#include <vector>
 
-#include "cpp/common/parallel_for.h"
+#include "cpp/mph/lookup_all.h"
 
 namespace feedfast::mph {
 
@@ -59,20 +58,10 @@ void Vocabulary::Lookup(const KeySource& keys, std::int64_t begin,
 }
 
 void Vocabulary::LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows) const {
-  // A range takes over 100 us: far more than handing it to a thread.
-  constexpr std::int64_t kGrain = 16 * 1024;
-  const KeySource* words = keys.words();
-  if (words == nullptr || words->size() > rows.size())
-    return ParallelFor(rows.size(), kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-      Lookup(keys, begin, rows.subspan(begin, end - begin));
-    });
-  std::vector<std::int64_t> word_rows(static_cast<std::size_t>(words->size()));
-  LookupAll(*words, threads, word_rows);
-  ParallelFor(rows.size(), kGrain, threads, [&](std::int64_t begin, std::int64_t end) {
-    const Span<std::int64_t> out = rows.subspan(begin, end - begin);
-    keys.WordIndexes(begin, out);
-    for (std::int64_t& row : out) row = word_rows[static_cast<std::size_t>(row)];
-  });
+  mph::LookupAll(keys, threads, rows,
+                 [&](const KeySource& source, std::int64_t begin, Span<std::int64_t> out) {
+                   Lookup(source, begin, out);
+                 });
 }
 
 }  // namespace feedfast::mph

@@ -107,20 +107,22 @@ class LiveVocabulary:
         self._native = native
         return self
 
-    def lookup(self, keys: Keys) -> NDArray[np.int64]:
+    def lookup(self, keys: Keys, threads: int = 1) -> NDArray[np.int64]:
         """The rows of `keys`: of the snapshot, of frozen segments, or of admitted keys.
 
         Args:
             keys: [n] keys, known or not, repeated or not.
+            threads: As `Vocabulary.lookup`.
 
         Returns:
             [n] int64, each in `[0, num_rows)`; 0 for unknown keys.
 
         Raises:
-            ValueError: A key of an Arrow array is null, or a str has no UTF-8 form.
+            ValueError: A key of an Arrow array is null, a str has no UTF-8 form, or `threads` is
+                below 1.
             TypeError: `keys` or one of them is of another type, such as None in a list.
         """
-        return self._native.lookup(keys)
+        return self._native.lookup(keys, threads)
 
     def observe(self, keys: Keys, time: float, *, new: bool = False) -> NDArray[np.int64]:
         """Expires, counts a sighting of each key, admits keys and returns the rows of all.
