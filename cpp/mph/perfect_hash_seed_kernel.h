@@ -14,7 +14,7 @@ inline constexpr int kMaxSearchGroups = 256;
 // Buckets of more keys are not searched; none is that big for uniform codes.
 inline constexpr int kMaxBucketKeys = 64;
 // Bits of the window that first slots, before the shift, may lie in.
-inline constexpr std::int64_t kWindowSlots = 1520;
+inline constexpr std::int64_t kWindowSlots = 1504;
 // Bytes of the window that may be read.
 inline constexpr std::int64_t kWindowBytes = 192;
 
