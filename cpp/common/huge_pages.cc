@@ -13,13 +13,12 @@
 namespace feedfast {
 
 void AdviseHugePages(Span<const std::uint8_t> bytes) noexcept {
-  // madvise wants the start of a page; the page before `bytes` starts is part of them or shared.
+  if (bytes.empty()) return;
+  // madvise wants the start of a page; the page in which `bytes` start is advised as a whole.
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
-  const std::uintptr_t lead = address % page;
-  if (!bytes.empty())
-    ::madvise(reinterpret_cast<void*>(address - lead),
-              static_cast<std::size_t>(bytes.size()) + lead, MADV_HUGEPAGE);
+  const std::uintptr_t lead = reinterpret_cast<std::uintptr_t>(bytes.data()) % page;
+  auto* start = const_cast<std::uint8_t*>(bytes.data()) - lead;
+  ::madvise(start, static_cast<std::size_t>(bytes.size()) + lead, MADV_HUGEPAGE);
 }
 
 std::int64_t CountHugePageBytes(Span<const std::uint8_t> bytes) {

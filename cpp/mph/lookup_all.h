@@ -16,7 +16,7 @@ namespace feedfast::mph {
 template <typename Lookup>
 void LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows, const Lookup& lookup) {
   // A range takes over 100 us: far more than handing it to a thread.
-  constexpr std::int64_t kGrain = 16 * 1024;
+  constexpr std::int64_t kGrain = std::int64_t{16} * 1024;
   const KeySource* words = keys.words();
   if (words == nullptr || words->size() > rows.size())
     return ParallelFor(rows.size(), kGrain, threads, [&](std::int64_t begin, std::int64_t end) {

@@ -114,6 +114,7 @@ TEST(VocabularyLookupTest, ThreadsShareAVocabulary) {
   const std::vector<std::string_view> views = Views(keys);
   std::vector<std::vector<std::int64_t>> got(4, std::vector<std::int64_t>(keys.size()));
   std::vector<std::thread> threads;
+  threads.reserve(got.size());
   for (std::vector<std::int64_t>& rows : got)
     threads.emplace_back([&] { vocabulary.Lookup(views, rows); });
   for (std::thread& thread : threads) thread.join();
