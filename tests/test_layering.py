@@ -22,7 +22,7 @@ MAY_INCLUDE: dict[str, set[str]] = {
 
 # Python: which top-level parts of feedfast a part may import (itself always).
 NUMPY = {
-    *("_core", "runtime", "vocab", "vocab_sources", "hashing", "bags"),
+    *("_core", "runtime", "vocab", "vocab_sources", "hashing", "bags", "row_optimizers"),
     *(
         "grouped_lookup",
         "table_memory",

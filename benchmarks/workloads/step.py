@@ -1,11 +1,12 @@
 """A training step of one table against TensorFlow's sparse Adagrad and Keras' Adagrad.
 
 512 bags of 50 uniform ids, fresh in every call, dim 64. A step is the pooled lookup, its gradient
-and the update, in one `tf.function`; times are per looked-up row, the fastest of the calls, because
-a call of a millisecond is as long as a time slice of a busy machine. The peer of every optimizer is
-`tf.nn.embedding_lookup_sparse` with `ResourceSparseApplyAdagradV2`, as fast as TensorFlow gets;
-Keras' Adagrad, which touches the whole table, runs at 1 million rows, and Adam too, for the memory
-of its moments. The probe reads random rows of a table on huge pages and does nothing with them.
+and the update, in one `tf.function`; the way `numpy` is the same without TensorFlow. Times are per
+looked-up row, the fastest of the calls, because a call of a millisecond is as long as a time slice
+of a busy machine. The peer of every optimizer is `tf.nn.embedding_lookup_sparse` with
+`ResourceSparseApplyAdagradV2`, as fast as TensorFlow gets; Keras' Adagrad, which touches the whole
+table, runs at 1 million rows, and Adam too, for the memory of its moments. The probe reads random
+rows of a table on huge pages and does nothing with them.
 
 The part `train` is a Keras model of one table and a small dense head, in examples a second: the
 three ways to train a table with feedfast beside the loop with the raw op. `--only` takes the names
@@ -24,9 +25,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import feedfast as ff
 import feedfast.tf as fft
 from feedfast import _core
 from feedfast.bench import BenchOptions, BenchRow, compare, row, time_interleaved
+from feedfast.row_optimizers import RowUpdater
 
 NUM_BAGS, BAG_LENGTH, DIM = 512, 50, 64
 NUM_IDS = NUM_BAGS * BAG_LENGTH
@@ -64,7 +67,7 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
             yield from _train_rows(path, num_rows, options)
 
 
-def _cycling(call: Step, batches: list[tf.Tensor]) -> Callable[[], object]:
+def _cycling(call: Callable[[Any], object], batches: list[Any]) -> Callable[[], object]:
     """`call` on the next batch each time."""
     following = itertools.cycle(batches)
     return lambda: call(next(following))
@@ -84,6 +87,15 @@ def _table_rows(path: str, num_rows: int, options: BenchOptions) -> Iterator[Ben
     def probe() -> None:
         _core.read_rows(table, next(following), lines_in_flight=LINES_IN_FLIGHT)
 
+    native = _native(num_rows, options.threads)
+    ours, theirs, probed = (
+        float(taken.min()) * 1e9 / NUM_IDS
+        for taken in time_interleaved([_cycling(native, ids), raw, probe], repeats=repeats)
+    )
+    case = f"{path}/optimizer=rowwise_adagrad/way=numpy"
+    target = STEP_TARGETS.get(num_rows)
+    yield row(case, ours, "ns", peer=raw_name, peer_value=theirs, target=target)
+    yield row(f"{case}/probe", ours, "ns", peer="random rows, read", peer_value=probed)
     for name, optimizer in OPTIMIZERS.items():
         if name == "adam" and num_rows > 1_000_000:
             continue
@@ -128,6 +140,21 @@ def _table_rows(path: str, num_rows: int, options: BenchOptions) -> Iterator[Ben
             repeats=3,
             percentile=0,
         )
+
+
+def _native(num_rows: int, threads: int) -> Callable[[np.ndarray], None]:
+    """Lookup and update of a numpy table, without TensorFlow."""
+    table = np.zeros((num_rows, DIM), np.float32)
+    _core.move_to_huge_pages(table)
+    updater = RowUpdater("rowwise_adagrad", threads=threads)
+    states = updater.states(table, initial=0.1)
+    grad = np.ones((NUM_BAGS, DIM), np.float32)
+
+    def step(values: np.ndarray) -> None:
+        ff.pooled_lookup(table, values, OFFSETS, None, "sum", threads)
+        updater.apply_bags(table, states, values, OFFSETS, None, grad, learning_rate=0.01)
+
+    return step
 
 
 def _layer(num_rows: int, **options: Any) -> fft.layers.PooledEmbedding:

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   // A target that was asked for and cannot be had is an error at import, not a silent fallback.
   feedfast::bindings::ThrowIfError(feedfast::SelectedCpuTarget().status());
   feedfast::bindings::RegisterEmbeddingKernels(m);
+  feedfast::bindings::RegisterRowOptimizers(m);
   feedfast::bindings::RegisterMph(m);
   feedfast::bindings::RegisterPackedKeys(m);
   feedfast::bindings::RegisterStatelessHash(m);

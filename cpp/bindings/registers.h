@@ -7,6 +7,7 @@ namespace feedfast::bindings {
 
 // One function per core folder; each adds its part of feedfast._core.
 void RegisterEmbeddingKernels(pybind11::module_& m);
+void RegisterRowOptimizers(pybind11::module_& m);
 void RegisterLiveVocabulary(pybind11::module_& m);
 void RegisterMph(pybind11::module_& m);
 void RegisterPackedKeys(pybind11::module_& m);

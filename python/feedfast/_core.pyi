@@ -187,6 +187,50 @@ def quantization_error(
 def read_rows(table: NDArray[Any], rows: NDArray[np.int64], *, lines_in_flight: int) -> int: ...
 def move_to_huge_pages(array: NDArray[Any]) -> bool: ...
 
+# row optimizers: cpp/bindings/register_row_optimizers.cc
+class RowUpdater:
+    def __init__(
+        self,
+        *,
+        rule: str,
+        epsilon: float,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        weight_decay_mode: str,
+        clipping: str,
+        max_gradient: float,
+        stochastic_rounding: bool,
+        seed: int,
+        threads: int,
+    ) -> None: ...
+    def state_columns(self, dim: int) -> list[int]: ...
+    def apply_rows(
+        self,
+        table: NDArray[Any],
+        format: str,
+        states: list[NDArray[np.float32]],
+        rows: NDArray[np.int64],
+        values: NDArray[np.float32],
+        *,
+        learning_rate: float,
+        step: int,
+    ) -> None: ...
+    def apply_bags(
+        self,
+        table: NDArray[Any],
+        format: str,
+        states: list[NDArray[np.float32]],
+        values: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[np.float32] | None,
+        pooling: str,
+        grad: NDArray[np.float32],
+        *,
+        learning_rate: float,
+        step: int,
+    ) -> None: ...
+
 # gated_mlp: cpp/bindings/register_gated_mlp.cc
 class GatedLayer:
     def __init__(
