@@ -104,7 +104,8 @@ TEST(PerfectHashTest, BucketsFollowTheParabola) {
     ASSERT_LT(next, 32);
     if (next != bucket) {
       const double x = static_cast<double>(i % (1 << 15)) / (1 << 15);
-      if (x != 0) expected_begin = 16 * (0.55 * x + 0.45 * x * x) + 16.0 * (i >> 15);
+      if (x != 0)
+        expected_begin = 16 * (0.55 * x + 0.45 * x * x) + 16 * static_cast<double>(i >> 15);
       EXPECT_NEAR(static_cast<double>(next), expected_begin, x == 0 ? 17 : 0.01);
     }
     bucket = next;
