@@ -119,6 +119,7 @@ def test_rates_of_few_or_repeated_keys() -> None:
         (lambda: hash_rows(["a"], 0), ValueError, r"num_rows = 0 is not in 1\.\.2\^62"),
         (lambda: hash_rows(["a"], 2**62 + 1), ValueError, r"is not in 1\.\.2\^62"),
         (lambda: hash_rows(["a"], 5, seed=-1), ValueError, "seed = -1"),
+        (lambda: hash_rows(["a"], 5, seed=1.5), TypeError, "float"),  # type: ignore[arg-type]
         (lambda: hash_rows(["a", None], 5), TypeError, r"keys\[1\]"),  # type: ignore[list-item]
         (lambda: hash_rows(np.zeros(3), 5), TypeError, "float64"),
         (lambda: hash_rows(np.zeros((2, 2), int), 5), ValueError, "keys must have 1 dim"),
@@ -130,7 +131,7 @@ def test_rates_of_few_or_repeated_keys() -> None:
         (
             lambda: quotient_remainder_rows(np.array([3, 20]), 4, 5),
             IndexError,
-            r"ids\[1\] = 20 is not below num_quotients \* num_remainders = 20",
+            r"ids\[1\] = 20 is not in \[0, num_quotients \* num_remainders = 20\)",
         ),
         (lambda: split_rows(1), ValueError, "at least 2 rows; got 1"),
         (lambda: collision_rates(["a"], 1), ValueError, "num_rows = 1"),

@@ -26,7 +26,7 @@ Status ValidateIds(Span<const std::int64_t> ids, std::int64_t num_ids) {
   for (std::int64_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= num_ids)
       return OutOfRange("ids[", i, "] = ", ids[i],
-                        " is not below num_quotients * num_remainders = ", num_ids);
+                        " is not in [0, num_quotients * num_remainders = ", num_ids, ")");
   return OkStatus();
 }
 

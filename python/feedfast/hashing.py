@@ -13,6 +13,7 @@ little-endian bytes. With `scale(h, m) = floor(h * m / 2**64)`, the row of a key
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -244,6 +245,7 @@ def _checked_keys(keys: HashedKeys) -> object:
 
 
 def _checked_seed(seed: int) -> int:
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed = {seed} is not in 0..2**64 - 1")
-    return seed
+    checked = operator.index(seed)
+    if not 0 <= checked < 2**64:
+        raise ValueError(f"seed = {checked} is not in 0..2**64 - 1")
+    return checked

@@ -55,7 +55,7 @@ def test_integer_ids_are_split() -> None:
     ids = tf.range(15, dtype=tf.int32)
     rows = fft.ops.quotient_remainder_rows(ids, 3, 5)
     np.testing.assert_array_equal(rows, np.stack([np.arange(15) // 5, np.arange(15) % 5], 1))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"ids\[1\] = 15 is not below"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"ids\[1\] = 15 is not in \[0, "):
         fft.ops.quotient_remainder_rows([0, 15], 3, 5)
 
 
@@ -92,6 +92,9 @@ def test_ragged_keys_give_ragged_rows() -> None:
     [
         (lambda: fft.ops.hash_rows(["a"], 0), ValueError, "num_rows = 0"),
         (lambda: fft.ops.hash_rows(["a"], 2, seed=2**64), ValueError, "seed = "),
+        (lambda: fft.ops.hash_rows(["a"], 2.5), TypeError, "float"),  # type: ignore[arg-type]
+        (lambda: fft.ops.hash_rows(["a"], 2, seed=1.5), TypeError, "float"),  # type: ignore[arg-type]
+        (lambda: fft.ops.quotient_remainder_rows(["a"], 2.5, 2), TypeError, "float"),  # type: ignore[arg-type]
         (lambda: fft.ops.hash_rows([1.5], 2), TypeError, "got float32"),
         (lambda: fft.ops.double_hash_rows(["a"], 2, seeds=(4, 4)), ValueError, "two different"),
         (lambda: fft.ops.quotient_remainder_rows(["a"], 2, 0), ValueError, "got 2 and 0"),
@@ -105,6 +108,10 @@ def test_ragged_keys_give_ragged_rows() -> None:
         (lambda: CompositionalEmbedding(0, 4, "single"), ValueError, "at least 1 row"),
         (lambda: CompositionalEmbedding((3, 0), 4), ValueError, "at least 1 row"),
         (lambda: CompositionalEmbedding((3, 3), 4, "single"), ValueError, "an integer, or a pair"),
+        (lambda: CompositionalEmbedding(2.5, 4), ValueError, "an integer, or a pair"),  # type: ignore[arg-type]
+        (lambda: CompositionalEmbedding((2.5, 3), 4), TypeError, "float"),  # type: ignore[arg-type]
+        (lambda: CompositionalEmbedding(9, 4.5), TypeError, "float"),  # type: ignore[arg-type]
+        (lambda: CompositionalEmbedding(9, 4, seed=1.5), TypeError, "float"),  # type: ignore[arg-type]
         (lambda: CompositionalEmbedding(9, 4, seed=-1), ValueError, "seed = -1"),
         (lambda: CompositionalEmbedding(9, 4)(tf.constant([1.0])), TypeError, "got float32"),
     ],
@@ -148,6 +155,19 @@ def test_vectors_are_those_of_the_rows(method: Method, combiner: Combiner) -> No
     assert layer(tf.zeros((0, 2), tf.string)).shape == (0, 2, 6)
     for few in (["a", ""], np.array(["a", ""])):
         np.testing.assert_array_equal(layer(few), layer(tf.constant(["a", ""])))
+
+
+def test_an_empty_list_is_a_batch_of_strings() -> None:
+    assert fft.ops.hash_rows([], 9).shape == (0,)
+    assert fft.ops.double_hash_rows([], 9).shape == (0, 2)
+    assert fft.ops.quotient_remainder_rows([], 3, 3).shape == (0, 2)
+    assert CompositionalEmbedding(9, 4)([]).shape == (0, 4)
+
+
+def test_a_seed_may_be_a_numpy_integer() -> None:
+    seed = np.uint64(2**64 - 1)
+    rows = fft.ops.hash_rows(["a"], 2**40, seed=seed)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(rows, hashing.hash_rows(["a"], 2**40, seed=2**64 - 1))
 
 
 def test_integer_inputs_are_rows_of_a_vocabulary() -> None:

@@ -57,6 +57,18 @@ def test_layers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         read_keras_vocabulary(path)
 
 
+def test_layers_of_one_name_are_refused(tmp_path: Path) -> None:
+    parts = [
+        model_with(keras.layers.StringLookup(vocabulary=keys, name="tags"))
+        for keys in (["a", "b"], ["c"])
+    ]
+    strings = keras.Input((1,), dtype="string")
+    keras.Model(strings, [part(strings) for part in parts]).save(tmp_path / "model.keras")
+    for layer, message in ((None, "2 StringLookup layers: tags, tags"), ("tags", "has 2 String")):
+        with pytest.raises(ValueError, match=message):
+            read_keras_vocabulary(tmp_path / "model.keras", layer)
+
+
 def test_asset_of_a_saved_model_keeps_its_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal
 
 import keras
@@ -54,6 +55,7 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
     Raises:
         ValueError: A size is too small, the method unknown, the combiner not one of its method, or
             `dim` odd for "concat".
+        TypeError: A size, `dim` or `seed` is no integer.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if combiner not in _COMBINERS[method]:
             allowed = ", ".join(_COMBINERS[method])
             raise ValueError(f"combiner of method {method!r} must be {allowed}; got {combiner!r}")
+        dim, seed = operator.index(dim), operator.index(seed)
         if dim < 1 or (combiner == "concat" and dim % 2 != 0):
             even = ", and even for 'concat'" if combiner == "concat" else ""
             raise ValueError(f"dim must be at least 1{even}; got {dim}")
@@ -82,8 +85,12 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if isinstance(num_rows, int | np.integer):
             num_rows = int(num_rows)
             sizes = split_rows(num_rows) if method == "quotient_remainder" else (num_rows,)
-        elif method == "quotient_remainder" and len(num_rows) == 2:
-            sizes = tuple(map(int, num_rows))
+        elif (
+            isinstance(num_rows, tuple | list)
+            and method == "quotient_remainder"
+            and len(num_rows) == 2
+        ):
+            sizes = tuple(map(operator.index, num_rows))
         else:
             raise ValueError(
                 "num_rows must be an integer, or a pair for 'quotient_remainder'; got "
@@ -92,10 +99,10 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
         if min(sizes) < 1:
             raise ValueError(f"every table needs at least 1 row; got num_rows = {num_rows!r}")
         self.num_rows = num_rows
-        self.dim = int(dim)
+        self.dim = dim
         self.method: Method = method
         self.combiner: Combiner = combiner
-        self.seed = int(seed)
+        self.seed = seed
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
         self._sizes = sizes
         self.supports_jit = False  # the ops have no XLA kernels
@@ -126,11 +133,12 @@ class CompositionalEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         Raises:
             TypeError: Keys are neither strings nor integers.
-            tf.errors.InvalidArgumentError: An integer id is not below the product of the two sizes.
+            ValueError: Keys do not convert to a tensor.
+            tf.errors.InvalidArgumentError: An integer id is not in `[0, product of the two sizes)`.
         """
         if isinstance(keys, tf.RaggedTensor):
             return keys.with_flat_values(self.call(keys.flat_values))
-        keys = tf.convert_to_tensor(keys)
+        keys = tf.convert_to_tensor(keys, dtype_hint=tf.string)  # the hint is for []
         rows = self._rows(keys)
         values = tf.reshape(rows, [-1])
         # Bags of two are summed inside the lookup; otherwise every row is a bag of its own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,7 @@ def quotient_remainder_rows(
         return keys.with_flat_values(
             quotient_remainder_rows(flat, num_quotients, num_remainders, seed=seed)
         )
+    num_quotients, num_remainders = map(operator.index, (num_quotients, num_remainders))
     if min(num_quotients, num_remainders) < 1:
         raise ValueError(
             "num_quotients and num_remainders must be at least 1; got "
@@ -95,6 +97,7 @@ def quotient_remainder_rows(
 
 
 def _hash_rows(keys: Any, num_rows: int, seeds: Sequence[int]) -> tf.Tensor:
+    num_rows = operator.index(num_rows)
     if not 1 <= num_rows <= 2**62:
         raise ValueError(f"num_rows = {num_rows} is not in 1..2**62")
     return _library.ops().feedfast_hash_rows(
@@ -103,7 +106,7 @@ def _hash_rows(keys: Any, num_rows: int, seeds: Sequence[int]) -> tf.Tensor:
 
 
 def _as_keys(keys: Any) -> tf.Tensor:
-    keys = tf.convert_to_tensor(keys)
+    keys = tf.convert_to_tensor(keys, dtype_hint=tf.string)  # the hint is for []
     if keys.dtype == tf.string:
         return keys
     if not keys.dtype.is_integer or keys.dtype == tf.uint64:
@@ -113,6 +116,7 @@ def _as_keys(keys: Any) -> tf.Tensor:
 
 def _seed_bits(seed: int) -> int:
     """The seed as the signed integer of the same 64 bits, which attributes of ops are."""
+    seed = operator.index(seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed = {seed} is not in 0..2**64 - 1")
     return seed if seed < 2**63 else seed - 2**64

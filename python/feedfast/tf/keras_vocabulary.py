@@ -37,23 +37,23 @@ def read_keras_vocabulary(
             `keras_keys` refuses; the message says which there are.
     """
     model = keras.saving.load_model(path, compile=False)
-    found = {
-        one.name: one
-        for one in model._flatten_layers()
-        if isinstance(one, keras.layers.StringLookup)
-    }
+    found = [one for one in model._flatten_layers() if isinstance(one, keras.layers.StringLookup)]
+    names = ", ".join(one.name for one in found)
+    if not found:
+        raise ValueError(f"{os.fspath(path)}: has no StringLookup layer")
     if layer is None and len(found) != 1:
         raise ValueError(
-            f"{os.fspath(path)}: name one of its {len(found)} StringLookup layers: "
-            f"{', '.join(found)}"
-            if found
-            else f"{os.fspath(path)}: has no StringLookup layer"
+            f"{os.fspath(path)}: name one of its {len(found)} StringLookup layers: {names}"
         )
-    name = next(iter(found)) if layer is None else layer
-    if name not in found:
+    named = [one for one in found if layer in (None, one.name)]
+    if not named:
         raise ValueError(
-            f"{os.fspath(path)}: has no StringLookup layer {name!r}; there are: {', '.join(found)}"
+            f"{os.fspath(path)}: has no StringLookup layer {layer!r}; there are: {names}"
         )
-    chosen = found[name]
-    keys, ids = keras_keys(chosen)
-    return KerasVocabulary(name, keys, ids, chosen.num_oov_indices)
+    if len(named) > 1:  # in nested models
+        raise ValueError(
+            f"{os.fspath(path)}: has {len(named)} StringLookup layers {layer!r}; save the model of "
+            "one of them on its own"
+        )
+    keys, ids = keras_keys(named[0])
+    return KerasVocabulary(named[0].name, keys, ids, named[0].num_oov_indices)

@@ -93,9 +93,9 @@ TEST(StatelessHashTest, ValidationNamesTheValueAndTheLimit) {
             "num_quotients * num_remainders = 2147483649 * 2147483648 is above 2^62");
   const std::vector<std::int64_t> ids = {3, 4, -1};
   EXPECT_EQ(ValidateIds(Span<const std::int64_t>(ids).subspan(0, 2), 4).message(),
-            "ids[1] = 4 is not below num_quotients * num_remainders = 4");
+            "ids[1] = 4 is not in [0, num_quotients * num_remainders = 4)");
   EXPECT_EQ(ValidateIds(Span<const std::int64_t>(ids).subspan(2, 1), 4).message(),
-            "ids[0] = -1 is not below num_quotients * num_remainders = 4");
+            "ids[0] = -1 is not in [0, num_quotients * num_remainders = 4)");
 }
 
 TEST(OovRowsTest, KnownRowsAreShiftedAndUnknownKeysSpread) {
