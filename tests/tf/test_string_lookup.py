@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -132,6 +133,7 @@ def test_inputs_of_every_kind() -> None:
     np.testing.assert_array_equal(layer(["a", "no"]), [1, 0])
     np.testing.assert_array_equal(layer(np.array([["b"], ["no"]])), [[2], [0]])
     assert layer(tf.zeros((0, 3), tf.string)).shape == (0, 3)
+    assert layer([]).shape == (0,)
     assert layer(tf.ragged.constant([["a", "no"], []])).to_list() == [[1, 0], []]
     sparse = layer(tf.sparse.from_dense([["a", ""], ["", "b"]]))
     np.testing.assert_array_equal(tf.sparse.to_dense(sparse), [[1, 0], [0, 2]])
@@ -140,6 +142,30 @@ def test_inputs_of_every_kind() -> None:
     assert list(rows) == [1, 0, 2]
     traced = tf.function(layer, input_signature=[tf.TensorSpec([None, 2], tf.string)])
     np.testing.assert_array_equal(traced(tf.constant([["a", "b"]])), [[1, 2]])
+
+
+def test_a_large_number_of_oov_rows_takes_no_memory() -> None:
+    for oov_hash in ("xxh3", "farmhash"):
+        layer = StringLookup(vocabulary=KEYS, num_oov_indices=2**62, oov_hash=oov_hash)
+        rows = layer(["a", "never"])
+        assert rows[0] == 2**62
+        assert 0 <= rows[1] < 2**62
+
+
+def test_what_was_traced_keeps_a_replaced_vocabulary() -> None:
+    layer = StringLookup(vocabulary=["a", "b"])
+    traced = tf.function(layer, input_signature=[tf.TensorSpec([None], tf.string)])
+    keys = tf.constant(["b", "c"])
+    model = keras.Sequential([keras.Input((), dtype="string"), layer])
+    for step in (lambda: traced(keys), lambda: model.predict(keys, verbose=0)):
+        np.testing.assert_array_equal(step(), [2, 0])
+    dataset = tf.data.Dataset.from_tensors(keys).map(layer)
+    layer.set_vocabulary(["c"])
+    gc.collect()
+    for step in (lambda: traced(keys), lambda: model.predict(keys, verbose=0)):
+        np.testing.assert_array_equal(step(), [2, 0])
+    np.testing.assert_array_equal(next(dataset.as_numpy_iterator()), [2, 0])
+    np.testing.assert_array_equal(layer(keys), [0, 1])
 
 
 def ranker(layer: StringLookup, *, ragged: bool) -> keras.Model:
@@ -273,7 +299,11 @@ def test_keys_cannot_be_listed_nor_learned() -> None:
         ({"vocabulary": "/no/such/file"}, FileNotFoundError, "/no/such/file"),
         ({"output_mode": "one_hot"}, ValueError, "output_mode must be 'int'; got 'one_hot'"),
         ({"mask_token": ""}, ValueError, "mask_token must be None; got ''"),
-        ({"num_oov_indices": 0}, ValueError, "num_oov_indices must be at least 1; got 0"),
+        ({"num_oov_indices": 0}, ValueError, r"num_oov_indices must be in 1\.\.2\*\*62; got 0"),
+        ({"vocabulary": ["a"], "num_oov_indices": 2**63}, ValueError, "num_oov_indices must be in"),
+        ({"num_oov_indices": 1.5}, TypeError, "float"),
+        ({"vocabulary": np.array("a")}, ValueError, "vocabulary must have 1 dimension; got 0"),
+        ({"vocabulary": tf.constant([["a", "b"]])}, ValueError, "must have 1 dimension; got 2"),
         ({"max_tokens": 10}, ValueError, "max_tokens is not supported: cut the list"),
         ({"vocabulary": ["a"], "oov_hash": "md5"}, ValueError, "oov_hash must be 'xxh3' or"),
         ({"invert": True}, ValueError, "invert is not supported"),
@@ -297,6 +327,10 @@ def test_bad_files_and_inputs(tmp_path: Path) -> None:
     (tmp_path / "cut.ffv").write_bytes(content[:-64])
     with pytest.raises(ValueError, match=r"cut\.ffv': vocabulary image: truncated"):
         StringLookup(vocabulary=tmp_path / "cut.ffv")
+    snapshot = ff.Vocabulary.build(KEYS)
+    ff.LiveVocabulary(snapshot, capacity=8).save(tmp_path / "live.ffl")
+    with pytest.raises(ValueError, match=r"live\.ffl' holds the rows of a LiveVocabulary"):
+        StringLookup(vocabulary=tmp_path / "live.ffl")
     with pytest.raises(TypeError, match="keys must be strings; got int64"):
         StringLookup(vocabulary=KEYS)(tf.constant([1], tf.int64))
 

@@ -278,13 +278,55 @@ def test_dropped_table_closes_its_file(path: Path) -> None:
     assert not is_mapped()
 
 
+def test_what_was_traced_outlives_the_table(path: Path) -> None:
+    def is_mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    table = VocabularyTable(path)
+    traced = tf.function(lambda keys: table.lookup(keys)).get_concrete_function(
+        tf.TensorSpec([None], tf.string)
+    )
+    dataset = tf.data.Dataset.from_tensors("m4").map(lambda key: table.lookup(key))
+    table = None
+    gc.collect()
+    np.testing.assert_array_equal(traced(tf.constant(["m4", "no"])), [5, 0])
+    assert list(dataset.as_numpy_iterator()) == [5]
+    assert is_mapped()
+    del traced, dataset
+    gc.collect()
+    assert not is_mapped()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_model_is_not_saved_without_its_file(
+    table: VocabularyTable, path: Path, tmp_path: Path, is_replaced: bool
+) -> None:
+    if is_replaced:
+        ff.Vocabulary.build(["other"]).save(path)
+    else:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"members\.ffv' is no longer the vocabulary"):
+        tf.saved_model.save(Model(table), str(tmp_path / "model"))
+    assert table.lookup("m4") == 5
+
+
+def test_an_empty_list_is_a_batch_of_strings(table: VocabularyTable) -> None:
+    rows = table.lookup([])
+    assert (rows.shape, rows.dtype) == ((0,), tf.int64)
+
+
 def test_errors(path: Path, table: VocabularyTable) -> None:
     with pytest.raises(TypeError, match="keys must be strings; got int32"):
         table.lookup(tf.constant([1]))
     with pytest.raises(FileNotFoundError, match="does not exist"):
         VocabularyTable(path.with_name("nothing"))
-    with pytest.raises(ValueError, match="num_oov_indices must be at least 1; got 0"):
-        VocabularyTable(path, num_oov_indices=0)
+    with pytest.raises(ValueError, match="unsupported type"):
+        table.lookup(None)  # type: ignore[type-var]
+    for num_oov in (0, 2**62 + 1, 2**64):
+        with pytest.raises(ValueError, match=rf"num_oov_indices must be in .*; got {num_oov}"):
+            VocabularyTable(path, num_oov_indices=num_oov)
+    with pytest.raises(TypeError, match="float"):
+        VocabularyTable(path, num_oov_indices=2.5)  # type: ignore[arg-type]
     content = path.read_bytes()
     path.with_name("cut").write_bytes(content[:-64])
     with pytest.raises(ValueError, match="cut': vocabulary image: truncated"):

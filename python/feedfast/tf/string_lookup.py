@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from feedfast.tf.vocabulary import KEYS_ARE_NOT_STORED, OovHash, StringTensor, VocabularyTable
+from feedfast.tf.vocabulary import (
+    KEYS_ARE_NOT_STORED,
+    OovHash,
+    StringTensor,
+    VocabularyTable,
+    checked_num_oov,
+)
 from feedfast.vocab import Vocabulary
 from feedfast.vocab_sources import read_lines
 
@@ -21,6 +27,7 @@ FingerprintBits = Literal[0, 8, 16, 32]
 
 _ASSET = "vocabulary.ffv"
 _IMAGE_MAGIC = b"FFVOCAB\0"  # docs/formats/vocabulary.md
+_LIVE_MAGIC = b"FFLIVE\0\0"  # docs/formats/live_vocabulary.md
 
 # Arguments of keras.layers.StringLookup that have no meaning here, each with the reason.
 _KERAS_ONLY = {
@@ -84,7 +91,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
             `oov_token` k times, those are left out, as in Keras); an Arrow array of them; the path
             of a text file with one key per line; the path of a file written by `Vocabulary.save`;
             or a Vocabulary. None leaves it to `set_vocabulary`.
-        num_oov_indices: Rows for unknown keys, k >= 1.
+        num_oov_indices: Rows for unknown keys, `1 <= k <= 2**62`.
         mask_token: Only None: no row is kept for a mask.
         oov_token: See `vocabulary`; as a key it is nothing special.
         output_mode: Only "int".
@@ -126,13 +133,8 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
                 f"output_mode must be 'int'; got {output_mode!r}. For encodings, put "
                 "keras.layers.CategoryEncoding behind this layer"
             )
-        if num_oov_indices < 1:
-            raise ValueError(
-                f"num_oov_indices must be at least 1; got {num_oov_indices}. Fingerprints cannot "
-                "promise that every unknown key is seen as one"
-            )
         super().__init__(**kwargs)
-        self.num_oov_indices = int(num_oov_indices)
+        self.num_oov_indices = checked_num_oov(num_oov_indices)
         self.oov_token = oov_token
         self.fingerprint_bits = fingerprint_bits
         self.oov_hash = oov_hash
@@ -191,8 +193,13 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
             self._use(vocabulary)
         elif isinstance(vocabulary, str | os.PathLike):
             with open(vocabulary, "rb") as file:
-                is_image = file.read(len(_IMAGE_MAGIC)) == _IMAGE_MAGIC
-            if is_image:
+                magic = file.read(len(_IMAGE_MAGIC))
+            if magic == _LIVE_MAGIC:
+                raise ValueError(
+                    f"{os.fspath(vocabulary)!r} holds the rows of a LiveVocabulary beside its "
+                    "snapshot; allowed: the file of a Vocabulary, a text file with a key per line"
+                )
+            if magic == _IMAGE_MAGIC:
                 self._use(Vocabulary.open(vocabulary))
             else:
                 try:
@@ -207,9 +214,11 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
     def _without_oov_tokens(self, keys: Any) -> Any:
         if tf.is_tensor(keys):
             keys = keys.numpy()
-        if not isinstance(keys, list | tuple | np.ndarray):
-            return keys
+        if isinstance(keys, np.ndarray) and keys.ndim != 1:
+            raise ValueError(f"vocabulary must have 1 dimension; got {keys.ndim}")
         k = self.num_oov_indices
+        if not isinstance(keys, list | tuple | np.ndarray) or len(keys) < k:
+            return keys
         head = [key.decode(errors="replace") if isinstance(key, bytes) else key for key in keys[:k]]
         return keys[k:] if head == [self.oov_token] * k else keys
 
@@ -243,7 +252,7 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
 
         Raises:
             TypeError: `inputs` are not strings.
-            ValueError: The layer has no vocabulary.
+            ValueError: The layer has no vocabulary, or `inputs` do not convert to a tensor.
         """
         return self._table().lookup(inputs)
 
