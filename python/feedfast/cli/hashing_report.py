@@ -117,6 +117,8 @@ class _Source(NamedTuple):
 
 def _read(sources: Sequence[str], columns: Sequence[str]) -> _Source:
     if len(sources) == 1 and sources[0].isdecimal():
+        if columns:
+            raise ValueError(f"--column goes with Parquet; got {sources[0]}, a number of keys")
         ids = np.arange(int(sources[0]))
         # Without the zero bytes at its end every id still has bytes of its own.
         return _Source(ids, ids.view("S8"), len(ids), len(ids))
