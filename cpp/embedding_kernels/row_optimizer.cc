@@ -16,7 +16,7 @@ namespace {
 // Rows of a gradient are handled in blocks, which also fix the order of the sum of kNorm.
 constexpr std::int64_t kBlockRows = 256;
 
-// Cache lines in flight that hide the latency of rows to be written (bench_row_optimizer).
+// Cache lines of rows and states that are prefetched ahead, as for lookups.
 constexpr std::int64_t kLinesInFlight = 128;
 
 Status RequireFinite(const char* name, float value, bool in_range, const char* range) {

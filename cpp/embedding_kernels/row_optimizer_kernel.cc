@@ -127,8 +127,7 @@ class Updater {
   }
 
   // Updates the groups [first, first + count) in two passes: what a row needs to know of all of its
-  // gradient, then the row. One pass would store each row late, after a chain of long operations,
-  // and later loads wait for such stores (three times the time, bench_row_optimizer).
+  // gradient, then the rows.
   void UpdateRows(std::int64_t first, std::int64_t count) const {
     const std::int64_t dim = args_.table.dim;
     GradientRow from[kUpdateRows];
