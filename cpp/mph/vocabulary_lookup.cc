@@ -101,6 +101,8 @@ class LookupPipeline {
 
   // Strings are prefetched one group ahead, so two groups of views are held, in blocks of as many.
   static constexpr std::int64_t kViews = 4 * kGroupKeys;
+  // Hashed, seed prefetched, slot found, fingerprint prefetched, row found.
+  static constexpr std::int64_t kStages = 5;
   static constexpr std::int64_t kMaxPending = 64;
 
   // Looks up the full groups and returns how many keys these are.
@@ -108,7 +110,7 @@ class LookupPipeline {
     const auto advance = kAdvanceGroups.Get();
     const std::int64_t size = rows_.size() / kGroupKeys * kGroupKeys;
     std::string_view views[kViews];
-    KeyGroup groups[4] = {};
+    KeyGroup groups[kStages] = {};
     std::int64_t ignored[kGroupKeys];
     std::int64_t num_views = 0;
     AdvanceArgs args;
@@ -117,12 +119,16 @@ class LookupPipeline {
     const std::uint8_t* fingerprints = args.tables.fingerprints;
     const std::int64_t fingerprint_bytes = args.tables.fingerprint_bits / 8;
     const std::uint64_t hash_seed = lookup_.hash_seed_;
-    for (std::int64_t first = 0; first < size + 3 * kGroupKeys; first += kGroupKeys) {
+    for (std::int64_t first = 0; first < size + (kStages - 1) * kGroupKeys; first += kGroupKeys) {
       const std::int64_t step = first / kGroupKeys;
-      KeyGroup& hashed = groups[step % 4];
-      KeyGroup& located = groups[(step + 3) % 4];
-      KeyGroup& fetched = groups[(step + 2) % 4];
-      KeyGroup& placed = groups[(step + 1) % 4];
+      const auto group = [&](std::int64_t age) -> KeyGroup& {
+        return groups[(step + kStages - age) % kStages];
+      };
+      KeyGroup& hashed = group(0);
+      KeyGroup& seeking = group(1);
+      KeyGroup& located = group(2);
+      KeyGroup& fetched = group(3);
+      KeyGroup& placed = group(4);
       if (num_views < size && num_views < first + 2 * kGroupKeys) {
         const std::int64_t count = std::min(kViews / 2, size - num_views);
         keys_.Views(begin_ + num_views, {views + num_views % kViews, count});
@@ -133,19 +139,19 @@ class LookupPipeline {
         const std::string_view* next = views + (first + kGroupKeys) % kViews;
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
           __builtin_prefetch(next[i].data());
-          __builtin_prefetch(seed_words + located.seed_ends[i]);
+          __builtin_prefetch(seed_words + seeking.seed_ends[i]);
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
           hashed.codes[i] = XXH3_64bits_withSeed(now[i].data(), now[i].size(), hash_seed);
         }
       } else {
         for (std::int64_t i = 0; i < kGroupKeys; ++i) {
-          __builtin_prefetch(seed_words + located.seed_ends[i]);
+          __builtin_prefetch(seed_words + seeking.seed_ends[i]);
           __builtin_prefetch(fingerprints + fetched.slots[i] * fingerprint_bytes);
         }
       }
       if (lookup_.row_bits_ != 0)
         for (const std::uint32_t slot : fetched.slots) lookup_.PrefetchRow(slot);
-      const std::int64_t done = first - 3 * kGroupKeys;
+      const std::int64_t done = first - (kStages - 1) * kGroupKeys;
       args.hashed = &hashed;
       args.located = &located;
       args.placed = &placed;
