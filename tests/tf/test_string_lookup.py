@@ -329,8 +329,13 @@ def test_bad_files_and_inputs(tmp_path: Path) -> None:
         StringLookup(vocabulary=tmp_path / "cut.ffv")
     snapshot = ff.Vocabulary.build(KEYS)
     ff.LiveVocabulary(snapshot, capacity=8).save(tmp_path / "live.ffl")
-    with pytest.raises(ValueError, match=r"live\.ffl' holds the rows of a LiveVocabulary"):
+    with pytest.raises(ValueError, match=r"live\.ffl': it is a file of LiveVocabulary\.save"):
         StringLookup(vocabulary=tmp_path / "live.ffl")
+    snapshot.save(tmp_path / "members.ffv")
+    with pytest.raises(ValueError, match=r"members\.ffv': it is a file of Vocabulary\.save"):
+        StringLookup.from_text(tmp_path / "members.ffv")
+    with pytest.raises(ValueError, match=r"twice\.txt': keys\[0\] and keys\[2\]"):
+        StringLookup.from_text(tmp_path / "twice.txt")
     with pytest.raises(TypeError, match="keys must be strings; got int64"):
         StringLookup(vocabulary=KEYS)(tf.constant([1], tf.int64))
 

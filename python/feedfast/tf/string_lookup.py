@@ -42,6 +42,12 @@ _KERAS_ONLY = {
 }
 
 
+def _magic(path: str | os.PathLike[str]) -> bytes:
+    """The first bytes of a file, which tell what it is."""
+    with open(path, "rb") as file:
+        return file.read(len(_IMAGE_MAGIC))
+
+
 def keras_keys(layer: keras.layers.Layer) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """The keys of a `keras.layers.StringLookup` and their ids.
 
@@ -181,7 +187,9 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         Raises:
             ValueError, FileNotFoundError: As of the class.
         """
-        return cls(vocabulary=read_lines(path), **kwargs)
+        own = cls(vocabulary=None, **kwargs)
+        own._build_text(path)
+        return own
 
     def set_vocabulary(self, vocabulary: Any) -> None:
         """Takes or replaces the vocabulary; see the class for what it may be and for errors.
@@ -192,24 +200,24 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         if isinstance(vocabulary, Vocabulary):
             self._use(vocabulary)
         elif isinstance(vocabulary, str | os.PathLike):
-            with open(vocabulary, "rb") as file:
-                magic = file.read(len(_IMAGE_MAGIC))
-            if magic == _LIVE_MAGIC:
-                raise ValueError(
-                    f"{os.fspath(vocabulary)!r} holds the rows of a LiveVocabulary beside its "
-                    "snapshot; allowed: the file of a Vocabulary, a text file with a key per line"
-                )
-            if magic == _IMAGE_MAGIC:
+            if _magic(vocabulary) == _IMAGE_MAGIC:
                 self._use(Vocabulary.open(vocabulary))
             else:
-                try:
-                    self._build(read_lines(vocabulary))
-                except ValueError as error:
-                    raise ValueError(
-                        f"vocabulary file {os.fspath(vocabulary)!r}: {error}"
-                    ) from None
+                self._build_text(vocabulary)
         else:
             self._build(self._without_oov_tokens(vocabulary))
+
+    def _build_text(self, path: str | os.PathLike[str]) -> None:
+        try:
+            if _magic(path) == _IMAGE_MAGIC:
+                raise ValueError("it is a file of Vocabulary.save, not text; pass it as vocabulary")
+            if _magic(path) == _LIVE_MAGIC:
+                raise ValueError(
+                    "it is a file of LiveVocabulary.save, not text; its snapshot is a vocabulary"
+                )
+            self._build(read_lines(path))
+        except ValueError as error:
+            raise ValueError(f"vocabulary file {os.fspath(path)!r}: {error}") from None
 
     def _without_oov_tokens(self, keys: Any) -> Any:
         if tf.is_tensor(keys):
