@@ -118,6 +118,12 @@ def test_leading_oov_tokens_are_left_out_as_in_keras(as_array: Any) -> None:
     np.testing.assert_array_equal(again(["a", "b"]), [2, 3])
 
 
+def test_defaults_of_keras_are_taken() -> None:
+    config = keras.layers.StringLookup(vocabulary=KEYS[:1], num_oov_indices=2).get_config()
+    del config["vocabulary"], config["vocabulary_size"]
+    np.testing.assert_array_equal(StringLookup(vocabulary=KEYS, **config)(KEYS), range(2, 7))
+
+
 def test_unknown_keys_have_their_hashed_rows() -> None:
     unknown: list[str | bytes] = [f"never:{i}" for i in range(3000)]
     for num_oov in (1, 2, 50):
@@ -307,6 +313,8 @@ def test_keys_cannot_be_listed_nor_learned() -> None:
         ({"max_tokens": 10}, ValueError, "max_tokens is not supported: cut the list"),
         ({"vocabulary": ["a"], "oov_hash": "md5"}, ValueError, "oov_hash must be 'xxh3' or"),
         ({"invert": True}, ValueError, "invert is not supported"),
+        ({"idf_weights": np.ones(2)}, ValueError, "idf_weights is not supported"),
+        ({"encoding": "latin-1"}, ValueError, "encoding is not supported: keys are bytes"),
         ({"vocabulary": ["a"], "fingerprint_bits": 7}, ValueError, "fingerprint_bits = 7"),
     ],
 )

@@ -29,16 +29,17 @@ _ASSET = "vocabulary.ffv"
 _IMAGE_MAGIC = b"FFVOCAB\0"  # docs/formats/vocabulary.md
 _LIVE_MAGIC = b"FFLIVE\0\0"  # docs/formats/live_vocabulary.md
 
-# Arguments of keras.layers.StringLookup that have no meaning here, each with the reason.
-_KERAS_ONLY = {
-    "max_tokens": "cut the list of keys before",
-    "invert": KEYS_ARE_NOT_STORED,
-    "idf_weights": "only output_mode='int' is supported",
-    "pad_to_max_tokens": "only output_mode='int' is supported",
-    "sparse": "only output_mode='int' is supported",
-    "encoding": "keys are bytes; a str stands for its UTF-8 bytes",
-    "salt": "see oov_hash",
-    "oov_method": "see oov_hash",
+# Arguments of keras.layers.StringLookup that have no meaning here, each with its default in Keras,
+# which is accepted, and the reason.
+_KERAS_ONLY: dict[str, tuple[object, str]] = {
+    "max_tokens": (None, "cut the list of keys before"),
+    "invert": (False, KEYS_ARE_NOT_STORED),
+    "idf_weights": (None, "only output_mode='int' is supported"),
+    "pad_to_max_tokens": (False, "only output_mode='int' is supported"),
+    "sparse": (False, "only output_mode='int' is supported"),
+    "encoding": ("utf-8", "keys are bytes; a str stands for its UTF-8 bytes"),
+    "salt": (None, "see oov_hash"),
+    "oov_method": ("floormod", "see oov_hash"),
 }
 
 
@@ -105,7 +106,8 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         oov_hash: Spreads unknown keys over their rows: "xxh3", as `feedfast.hashing.hash_rows`
             does outside of TensorFlow, or "farmhash", as Keras does, at the price of one more
             hash per key.
-        **kwargs: As for `keras.layers.Layer`.
+        **kwargs: As for `keras.layers.Layer`; other arguments of `keras.layers.StringLookup` only
+            with their defaults.
 
     Raises:
         ValueError: The vocabulary is empty, repeats a key (the message names it) or is not an
@@ -126,8 +128,9 @@ class StringLookup(keras.layers.Layer):  # type: ignore[misc]
         oov_hash: OovHash = "xxh3",
         **kwargs: Any,
     ) -> None:
-        for argument, reason in _KERAS_ONLY.items():
-            if argument in kwargs:
+        for argument, (default, reason) in _KERAS_ONLY.items():
+            value = kwargs.pop(argument, default)
+            if not isinstance(value, type(default)) or value != default:
                 raise ValueError(f"{argument} is not supported: {reason}")
         if mask_token is not None:
             raise ValueError(
