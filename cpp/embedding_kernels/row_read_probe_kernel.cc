@@ -18,7 +18,7 @@ typedef std::uint32_t Eight __attribute__((vector_size(8)));
 template <typename Piece, int kLoads>
 std::uint32_t Sum(const ReadRowsArgs& args) {
   constexpr std::int64_t kBytes = sizeof(Piece);
-  constexpr int kSums = kLoads == 0 ? 1 : kLoads;
+  constexpr int kSums = kLoads + (kLoads == 0 ? 1 : 0);
   const std::int64_t loads = kLoads == 0 ? (args.row_bytes + kBytes - 1) / kBytes : kLoads;
   Piece sums[kSums] = {};
   const auto add = [&](int sum, const std::uint8_t* p) {

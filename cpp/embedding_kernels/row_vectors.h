@@ -26,8 +26,8 @@ namespace {
 
 using Vector = __m512;
 using Lanes = __mmask16;
-constexpr std::int64_t kWidth = 16;
-constexpr Lanes kAllLanes = 0xffff;
+inline constexpr std::int64_t kWidth = 16;
+inline constexpr Lanes kAllLanes = 0xffff;
 
 inline Lanes FirstLanes(std::int64_t count) { return static_cast<Lanes>((1u << count) - 1u); }
 inline Vector Broadcast(float x) { return _mm512_set1_ps(x); }
@@ -78,7 +78,7 @@ inline Lanes FirstLanes(std::int64_t count) { return static_cast<Lanes>(count); 
 #if defined(__AVX2__)
 
 using Vector = __m256;
-constexpr std::int64_t kWidth = 8;
+inline constexpr std::int64_t kWidth = 8;
 
 inline Vector Broadcast(float x) { return _mm256_set1_ps(x); }
 inline Vector MultiplyAdd(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
@@ -105,7 +105,7 @@ inline Vector FullUint4(const void* p) {
 #else  // the platform's baseline, through the compiler's vector type
 
 typedef float Vector __attribute__((vector_size(16)));
-constexpr std::int64_t kWidth = 4;
+inline constexpr std::int64_t kWidth = 4;
 
 inline Vector Broadcast(float x) { return Vector{x, x, x, x}; }
 inline Vector MultiplyAdd(Vector a, Vector b, Vector c) { return a * b + c; }
@@ -140,7 +140,7 @@ inline Vector FullUint4(const void* p) {
 
 #endif
 
-constexpr Lanes kAllLanes = static_cast<Lanes>(kWidth);
+inline constexpr Lanes kAllLanes = static_cast<Lanes>(kWidth);
 
 // Copies the named elements of a partial vector, kElementBits each, beside zeros, then loads them
 // like a full one.
