@@ -31,7 +31,7 @@ TEST(RowReadProbeTest, AddsUpTheWordsOfTheRows) {
 
 TEST(RowReadProbeTest, NoRowsAndRowsOfOddSize) {
   testing::ForEachCpuTarget([] {
-    const std::vector<std::uint8_t> bytes(4 * 68, 0);
+    const std::vector<std::uint8_t> bytes(std::size_t{4} * 68, 0);
     EXPECT_EQ(ReadRows(bytes.data(), 68, {}, 128), 0u);
     for (const std::int64_t row_bytes : {9, 12, 36, 68})
       EXPECT_EQ(ReadRows(bytes.data(), row_bytes, std::vector<std::int64_t>{3, 0}, 128), 0u);
