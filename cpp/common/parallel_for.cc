@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cassert>
 #include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -14,9 +15,17 @@ void ParallelFor(std::int64_t size, std::int64_t grain, int threads,
   assert(size >= 0 && grain >= 1 && threads >= 1);
   const std::int64_t num_ranges = size / grain + (size % grain != 0 ? 1 : 0);
   std::atomic<std::int64_t> next{0};
-  const auto work = [&] {
-    for (std::int64_t range = next.fetch_add(1); range < num_ranges; range = next.fetch_add(1))
-      body(range * grain, std::min(size, (range + 1) * grain));
+  std::mutex mutex;
+  std::exception_ptr thrown;
+  const auto work = [&]() noexcept {
+    try {
+      for (std::int64_t range = next.fetch_add(1); range < num_ranges; range = next.fetch_add(1))
+        body(range * grain, std::min(size, (range + 1) * grain));
+    } catch (...) {
+      next = num_ranges;
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (thrown == nullptr) thrown = std::current_exception();
+    }
   };
   std::vector<std::thread> helpers;
   const std::int64_t num_helpers = std::min<std::int64_t>(threads, num_ranges) - 1;
@@ -28,6 +37,7 @@ void ParallelFor(std::int64_t size, std::int64_t grain, int threads,
   }
   work();
   for (std::thread& helper : helpers) helper.join();
+  if (thrown != nullptr) std::rethrow_exception(thrown);
 }
 
 }  // namespace feedfast

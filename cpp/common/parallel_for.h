@@ -10,7 +10,8 @@ namespace feedfast {
 // to `threads` threads, the caller's among them; returns when all are done. Where the system grants
 // fewer threads, those share the ranges. Ranges start at multiples of `grain` whatever the thread
 // count, so work that depends on its own range alone gives the same bits for any `threads`.
-// Requires size >= 0, grain >= 1, threads >= 1; body must not throw.
+// Requires size >= 0, grain >= 1, threads >= 1. Once a body throws, no more ranges are begun; the
+// first exception is thrown here when those under way have ended.
 void ParallelFor(std::int64_t size, std::int64_t grain, int threads,
                  const std::function<void(std::int64_t begin, std::int64_t end)>& body);
 

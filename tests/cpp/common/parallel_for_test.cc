@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <new>
 #include <vector>
 
 namespace feedfast {
@@ -22,6 +24,20 @@ TEST(ParallelForTest, CoversEveryIndexOnceInRangesThatStartAtMultiplesOfTheGrain
         });
         EXPECT_EQ(seen, std::vector<int>(static_cast<std::size_t>(size), 1));
       }
+}
+
+TEST(ParallelForTest, WhatABodyThrowsEndsTheWorkAndReachesTheCaller) {
+  for (const int threads : {1, 2, 7}) {
+    std::atomic<int> begun{0};
+    EXPECT_THROW(ParallelFor(1'000'000, 1, threads,
+                             [&](std::int64_t, std::int64_t) {
+                               ++begun;
+                               throw std::bad_alloc();
+                             }),
+                 std::bad_alloc);
+    EXPECT_GE(begun, 1);
+    EXPECT_LE(begun, threads);
+  }
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // both map memory of their own
