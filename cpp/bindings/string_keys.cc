@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstring>
+#include <new>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,10 +26,13 @@ class ObjectKeys final : public mph::KeySource {
   // Requires a list or a tuple.
   ObjectKeys(const py::object& objects, const char* name) {
     const Py_ssize_t size = PySequence_Fast_GET_SIZE(objects.ptr());
-    PyObject** items = PySequence_Fast_ITEMS(objects.ptr());
     const bool copy = !PyTuple_Check(objects.ptr());
     objects_ = copy ? py::reinterpret_steal<py::object>(PyTuple_New(size)) : objects;
     if (!objects_) throw py::error_already_set();
+    // A new tuple may start a garbage collection, whose finalizers may change the list.
+    if (PySequence_Fast_GET_SIZE(objects.ptr()) != size)
+      throw py::value_error(std::string(name) + " changed its size while it was read");
+    PyObject** items = PySequence_Fast_ITEMS(objects.ptr());
     views_.reserve(static_cast<std::size_t>(size));
     // Objects lie all over the heap. Nothing here runs Python code that could change the list.
     constexpr Py_ssize_t kAhead = 16;
@@ -166,6 +170,13 @@ class EncodedKeys final : public mph::KeySource {
   std::vector<std::size_t> ends_;  // end of each item in bytes_, after a leading 0
 };
 
+// The array with these flags, itself or a copy.
+py::array WithFlags(const py::object& array, int flags) {
+  py::array result = py::array::ensure(array, flags);
+  if (!result) throw std::bad_alloc();
+  return result;
+}
+
 std::unique_ptr<mph::KeySource> FromNumpy(const py::array& array, const char* name) {
   if (array.ndim() != 1)
     throw py::value_error(std::string(name) + " must have 1 dimension; got " +
@@ -174,12 +185,12 @@ std::unique_ptr<mph::KeySource> FromNumpy(const py::array& array, const char* na
     case 'O':
       return std::make_unique<ObjectKeys>(array.attr("tolist")(), name);
     case 'S':
-      return std::make_unique<FixedWidthKeys>(py::array::ensure(array, py::array::c_style));
+      return std::make_unique<FixedWidthKeys>(WithFlags(array, py::array::c_style));
     case 'U': {
       const py::object native =
           array.attr("astype")(array.dtype().attr("newbyteorder")("="), py::arg("copy") = false);
       constexpr int kReadable = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-      return std::make_unique<EncodedKeys>(py::array::ensure(native, kReadable), name);
+      return std::make_unique<EncodedKeys>(WithFlags(native, kReadable), name);
     }
     default:
       throw py::type_error(std::string(name) + " is a numpy array of dtype " +
