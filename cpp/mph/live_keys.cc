@@ -90,7 +90,10 @@ void LiveKeys::Add(std::string_view key, KeyCode code, std::int64_t row, double 
   const std::uint32_t entry = free_entries_.back();
   free_entries_.pop_back();
   entries_[entry] = {code, begin << kSizeBits | key.size(), row, last_seen};
-  if (last_seen != kAlways) Append(entry);
+  if (last_seen != kAlways) {
+    Append(entry);
+    ++num_transient_;
+  }
   std::size_t slot = TagOf(code) & mask();
   while (slots_[slot].entry != kNone) slot = (slot + 1) & mask();
   slots_[slot] = {TagOf(code), entry};
@@ -105,7 +108,10 @@ void LiveKeys::Touch(std::uint32_t entry, double time) noexcept {
 }
 
 void LiveKeys::Remove(std::uint32_t entry) noexcept {
-  if (entries_[entry].last_seen != kAlways) Unlink(entry);
+  if (entries_[entry].last_seen != kAlways) {
+    Unlink(entry);
+    --num_transient_;
+  }
   std::size_t hole = TagOf(entries_[entry].code) & mask();
   while (slots_[hole].entry != entry) hole = (hole + 1) & mask();
   // Moves later keys of the run over the hole, so that no probe ends too early.
@@ -166,14 +172,12 @@ void LiveKeys::Append(std::uint32_t entry) noexcept {
   links_[entry] = {kNone, newest_};
   (newest_ == kNone ? oldest_ : links_[newest_].newer) = entry;
   newest_ = entry;
-  ++num_transient_;
 }
 
 void LiveKeys::Unlink(std::uint32_t entry) noexcept {
   const Link link = links_[entry];
   (link.older == kNone ? oldest_ : links_[link.older].newer) = link.newer;
   (link.newer == kNone ? newest_ : links_[link.newer].older) = link.older;
-  --num_transient_;
 }
 
 }  // namespace feedfast::mph
