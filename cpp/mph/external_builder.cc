@@ -39,9 +39,13 @@ class OutputFile {
   }
   Status Resize(std::int64_t size) {
     Unmap();
-    if (::ftruncate(fd_, size) != 0) return Failure("resize", errno);
-    if (const int error = ::posix_fallocate(fd_, 0, size); error != 0)
-      return Failure("allocate", error);
+    int error = 0;
+    do error = ::ftruncate(fd_, size) != 0 ? errno : 0;
+    while (error == EINTR);
+    if (error != 0) return Failure("resize", error);
+    do error = ::posix_fallocate(fd_, 0, size);
+    while (error == EINTR);
+    if (error != 0) return Failure("allocate", error);
     void* mapped =
         ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
     if (mapped == MAP_FAILED) return Failure("map", errno);
