@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import feedfast as ff
+from feedfast import _core
 from feedfast.vocab import BuildProgress
 
 BUFFER = 16 << 20  # the least
@@ -164,6 +165,7 @@ def test_failing_batches_leave_nothing(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 import feedfast as ff
+from feedfast import _core
 
 def batches():
     yield [str(i) for i in range(1000)]
@@ -189,6 +191,7 @@ def test_next_build_removes_what_a_killed_one_left(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 import feedfast as ff
+from feedfast import _core
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
@@ -219,6 +222,7 @@ MEMORY = """
 import sys
 import numpy as np
 import feedfast as ff
+from feedfast import _core
 
 def peak():
     with open("/proc/self/status") as status:
@@ -252,3 +256,21 @@ def test_descriptors_are_closed(tmp_path: Path) -> None:
     for _ in range(3):
         ff.Vocabulary.build_external([["a", "b"]], tmp_path / "got", buffer_bytes=BUFFER)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_errors_show_paths_that_are_not_utf8(tmp_path: Path) -> None:
+    external = _core.ExternalBuild(
+        fingerprint_bits=16,
+        preset="compact",
+        with_rows=False,
+        threads=1,
+        seed=0,
+        buffer_bytes=BUFFER,
+        spill_folder=os.fsencode(tmp_path),
+        progress=None,
+    )
+    path = os.fsencode(tmp_path) + b"/\xff"
+    with open(path, "wb"):
+        pass
+    with pytest.raises(OSError, match=r"cannot create '.*/\\xff': File exists"):
+        external.finish(path)

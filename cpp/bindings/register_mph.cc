@@ -92,9 +92,8 @@ mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::s
 
 // A full disk is no lack of memory to Python.
 void ThrowIfExternalError(const Status& status) {
-  if (status.code() != StatusCode::kResourceExhausted) return ThrowIfError(status);
-  PyErr_SetString(PyExc_OSError, status.message().c_str());
-  throw py::error_already_set();
+  if (status.code() == StatusCode::kResourceExhausted) ThrowAs(PyExc_OSError, status.message());
+  ThrowIfError(status);
 }
 
 class ExternalBuild {
@@ -160,8 +159,12 @@ mph::Vocabulary FromBytes(const py::buffer& image) {
   const py::buffer_info info = image.request();
   if (info.ndim != 1 || info.itemsize != 1 || (info.size > 0 && info.strides[0] != 1))
     throw py::value_error("image must be contiguous bytes");
-  return ValueOrThrow(mph::Vocabulary::FromCopy(
-      {static_cast<const std::uint8_t*>(info.ptr), info.size}, mph::Verify::kFull));
+  auto result = [&] {
+    const py::gil_scoped_release nogil;
+    return mph::Vocabulary::FromCopy({static_cast<const std::uint8_t*>(info.ptr), info.size},
+                                     mph::Verify::kFull);
+  }();
+  return ValueOrThrow(std::move(result));
 }
 
 CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object& keys,

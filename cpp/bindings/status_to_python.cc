@@ -1,7 +1,5 @@
 #include "cpp/bindings/status_to_python.h"
 
-#include <pybind11/pybind11.h>
-
 namespace feedfast::bindings {
 namespace {
 
@@ -26,17 +24,18 @@ PyObject* ExceptionOf(StatusCode code) {
 
 }  // namespace
 
-void ThrowIfError(const Status& status) {
-  if (status.ok()) return;
-  // Messages may quote keys that are not UTF-8; such bytes are shown as \xNN.
-  PyObject* text =
-      PyUnicode_DecodeUTF8(status.message().data(),
-                           static_cast<Py_ssize_t>(status.message().size()), "backslashreplace");
+void ThrowAs(PyObject* type, std::string_view message) {
+  PyObject* text = PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()),
+                                        "backslashreplace");
   if (text != nullptr) {
-    PyErr_SetObject(ExceptionOf(status.code()), text);
+    PyErr_SetObject(type, text);
     Py_DECREF(text);
   }
   throw pybind11::error_already_set();
+}
+
+void ThrowIfError(const Status& status) {
+  if (!status.ok()) ThrowAs(ExceptionOf(status.code()), status.message());
 }
 
 }  // namespace feedfast::bindings
