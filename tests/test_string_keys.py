@@ -127,6 +127,19 @@ def test_dictionaries_smaller_and_larger_than_the_batch(vocabulary: ff.Vocabular
         other = pa.DictionaryArray.from_arrays([1, 0], pa.array(["a", "nobody"]))
         chunks = pa.chunked_array([keys, other, keys])
         np.testing.assert_array_equal(vocabulary.lookup(chunks), [*want, 0, 2, *want])
+        # So that chunks share a dictionary, and slices of it.
+        shared = pa.chunked_array([keys, keys[3:], keys])
+        np.testing.assert_array_equal(vocabulary.lookup(shared), [*want, *want[3:], *want])
+        tail = pa.DictionaryArray.from_arrays([0], words[1:])
+        np.testing.assert_array_equal(
+            vocabulary.lookup(pa.chunked_array([keys, tail, keys])), [*want, 2, *want]
+        )
+
+
+def test_null_words_that_no_key_has_are_not_read(vocabulary: ff.Vocabulary) -> None:
+    words = pa.array(["a", None, "unknown"])
+    keys = pa.DictionaryArray.from_arrays([0, 2] * 5, words)
+    np.testing.assert_array_equal(vocabulary.lookup(keys), [2, 0] * 5)
 
 
 @pytest.mark.parametrize("index", [-1, 2, 120])

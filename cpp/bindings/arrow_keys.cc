@@ -40,6 +40,19 @@ std::int64_t FirstNull(const ArrowArray& array) noexcept {
   return -1;
 }
 
+bool IsNull(const ArrowArray& array, std::int64_t i) noexcept {
+  ArrowArray element = array;
+  element.offset += i;
+  element.length = 1;
+  return FirstNull(element) >= 0;
+}
+
+// Whether two arrays of one format are the same memory.
+bool SameBytes(const ArrowArray& a, const ArrowArray& b) noexcept {
+  return a.length == b.length && a.offset == b.offset && a.n_buffers == b.n_buffers &&
+         std::equal(a.buffers, a.buffers + a.n_buffers, b.buffers);
+}
+
 // The strings of one Arrow array of a plain (not dictionary) layout.
 class StringArray {
  public:
@@ -156,10 +169,7 @@ class IndexArray {
           throw py::index_error(std::string(name) + "[" + std::to_string(first + begin + i) +
                                 "] has dictionary index " + std::to_string(indexes[i]) +
                                 " in a dictionary of " + std::to_string(dictionary.length));
-        ArrowArray word = dictionary;
-        word.offset += indexes[i];
-        word.length = 1;
-        if (FirstNull(word) >= 0) ThrowNull(name, first + begin + i);
+        if (IsNull(dictionary, indexes[i])) ThrowNull(name, first + begin + i);
       }
     }
   }
@@ -292,15 +302,26 @@ class ArrowKeys final : public mph::KeySource {
     if (schema.dictionary == nullptr) {
       strings_.emplace_back(array, schema.format);
     } else {
-      const std::size_t num_words = word_views_.size();
-      indexes_.emplace_back(array, schema, static_cast<std::int64_t>(num_words));
-      indexes_.back().Check(name_, first);
       const ArrowArray& dictionary = *array.dictionary;
-      word_views_.resize(num_words + static_cast<std::size_t>(dictionary.length));
-      StringArray(dictionary, ValueFormat(schema))
-          .Views(0, {word_views_.data() + num_words, dictionary.length});
+      // Chunks often share one dictionary.
+      const bool shared = dictionary_ != nullptr && SameBytes(*dictionary_, dictionary);
+      if (!shared) first_word_ = word_views_.size();
+      indexes_.emplace_back(array, schema, static_cast<std::int64_t>(first_word_));
+      indexes_.back().Check(name_, first);
+      dictionary_ = &dictionary;
+      if (!shared) AddWords(dictionary, ValueFormat(schema));
     }
     starts_.push_back(first + array.length);
+  }
+
+  void AddWords(const ArrowArray& dictionary, std::string_view format) {
+    word_views_.resize(first_word_ + static_cast<std::size_t>(dictionary.length));
+    const Span<std::string_view> words(word_views_.data() + first_word_, dictionary.length);
+    StringArray(dictionary, format).Views(0, words);
+    if (FirstNull(dictionary) < 0) return;
+    // What lies where a null word is means nothing, not even a size.
+    for (std::int64_t i = 0; i < words.size(); ++i)
+      if (IsNull(dictionary, i)) words[i] = {};
   }
 
   const char* name_;
@@ -308,7 +329,9 @@ class ArrowKeys final : public mph::KeySource {
   std::vector<std::unique_ptr<Released<ArrowArray>>> arrays_;
   std::vector<StringArray> strings_;          // one per chunk, or
   std::vector<IndexArray> indexes_;           //   one per chunk, with
-  std::vector<std::string_view> word_views_;  //   the words of all dictionaries
+  std::vector<std::string_view> word_views_;  //   the words of all dictionaries,
+  const ArrowArray* dictionary_ = nullptr;    //   the last chunk's
+  std::size_t first_word_ = 0;                //   from here on,
   std::unique_ptr<mph::SpanKeys> words_;      //   as a source
   std::vector<std::int64_t> starts_ = {0};    // first key of each chunk, then the number of keys
 };
