@@ -98,6 +98,11 @@ Status CheckShape(const Header& h) {
       return Damaged("levels[", i, "].num_buckets = ", level.num_buckets, " is not a multiple of ",
                      segment_buckets);
   }
+  for (const std::uint8_t byte : h.zero)
+    if (byte != 0) return Damaged("a byte of 52..72 is ", int{byte}, ", not 0");
+  for (std::uint32_t i = h.num_levels; i < kMaxLevels; ++i)
+    if (h.levels[i].num_slots != 0 || h.levels[i].num_buckets != 0)
+      return Damaged("levels[", i, "] is not 0, but num_levels = ", h.num_levels);
   return OkStatus();
 }
 

@@ -126,6 +126,19 @@ TEST(VocabularyImageTest, ForgedCountsAreRefusedOrSafe) {
   }
 }
 
+TEST(VocabularyImageTest, WhatMustBeZeroIs) {
+  const std::vector<std::uint8_t> image = MakeImage(16, true);
+  const std::size_t unused =
+      72 + 16 * static_cast<std::size_t>(ReadImage(image, Verify::kHeader).value().num_levels);
+  for (const std::size_t at : {std::size_t{52}, std::size_t{71}, unused, std::size_t{199}}) {
+    std::vector<std::uint8_t> forged = image;
+    forged[at] = 1;
+    const std::uint64_t checksum = Checksum({forged.data(), kHeaderBytes - 8});
+    std::memcpy(forged.data() + kHeaderBytes - 8, &checksum, 8);
+    EXPECT_EQ(ReadImage(forged, Verify::kHeader).status().code(), StatusCode::kDataLoss) << at;
+  }
+}
+
 TEST(VocabularyImageTest, UnknownVersionAndForeignFilesAreNamed) {
   std::vector<std::uint8_t> image = MakeImage(16, false);
   image[8] = 9;
