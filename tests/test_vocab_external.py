@@ -95,6 +95,18 @@ def test_duplicate_keys_are_named_by_their_positions(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+def test_the_smallest_of_many_equal_rows_is_named(tmp_path: Path) -> None:
+    size = 1_200_000  # three passes over the rows
+    rows = np.arange(10, size + 10)
+    for first, second in [(90, 100), (700_000, 800_000), (30, 1_100_000), (500, 600)]:
+        rows[second] = rows[first]
+    message = r"rows\[30\] and rows\[1100000\] are both 40; rows must be distinct"
+    with pytest.raises(ValueError, match=message):
+        ff.Vocabulary.build_external(
+            [(member_keys(size), rows)], tmp_path / "got", with_rows=True, buffer_bytes=BUFFER
+        )
+
+
 def test_bad_rows_are_named_by_their_positions(tmp_path: Path) -> None:
     for rows, message in [
         ([[1, 2], [3, 2]], r"rows\[1\] and rows\[3\] are both 2; rows must be distinct"),

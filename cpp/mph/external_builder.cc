@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <string_view>
 #include <vector>
@@ -137,6 +138,7 @@ StatusOr<std::unique_ptr<ExternalBuilder>> ExternalBuilder::Create(
 }
 
 Status ExternalBuilder::Add(const KeySource& keys, Span<const std::int64_t> rows) {
+  if (finished_) return FailedPrecondition("vocabulary: Add after Finish");
   if (rows.size() != (options_.with_rows ? keys.size() : 0))
     return InvalidArgument("rows has ", rows.size(), " elements for ", keys.size(), " keys");
   FEEDFAST_RETURN_IF_ERROR(CheckRowRange(rows, num_keys_));
@@ -172,39 +174,55 @@ Status ExternalBuilder::Add(const KeySource& keys, Span<const std::int64_t> rows
 }
 
 Status ExternalBuilder::CheckRowsDistinct() {
-  // In as many passes as keep a pass within the buffer, each over the rows of one residue.
-  const std::int64_t passes = num_keys_ * 8 / (options_.buffer_bytes / 2) + 1;
-  for (std::int64_t pass = 0; pass < passes; ++pass) {
+  // In as many passes as keep a pass within the buffer, each over a hash range of rows.
+  const auto passes = static_cast<std::uint64_t>(num_keys_ * 8 / (options_.buffer_bytes / 4) + 1);
+  constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
+  std::int64_t smallest = kNone;
+  for (std::uint64_t pass = 0; pass < passes; ++pass) {
     std::vector<std::int64_t> rows;
-    for (int partition = 0; partition < CodeSpill::kNumPartitions; ++partition)
+    for (int partition = 0; partition < CodeSpill::kNumPartitions; ++partition) {
       FEEDFAST_RETURN_IF_ERROR(codes_.ForEach(partition, [&](const CodeRecord& record) {
-        if (record.row % passes == pass) rows.push_back(record.row);
+        const std::uint64_t hash = static_cast<std::uint64_t>(record.row) * 0x9E3779B97F4A7C15;
+        if (MultiplyHigh(hash, passes) == pass) rows.push_back(record.row);
       }));
+      monitor_.Add(0);
+      FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
+    }
     std::sort(rows.begin(), rows.end());
     const auto twin = std::adjacent_find(rows.begin(), rows.end());
-    FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
-    if (twin == rows.end()) continue;
-    const std::int64_t row = *twin;
-    std::vector<std::int64_t> positions;
-    std::int64_t position = 0;
-    FEEDFAST_RETURN_IF_ERROR(keys_.ForEach([&](std::string_view, std::int64_t other) {
-      if (other == row) positions.push_back(position);
-      ++position;
-    }));
-    return InvalidArgument("rows[", positions[0], "] and rows[", positions[1], "] are both ", row,
-                           "; rows must be distinct");
+    if (twin != rows.end()) smallest = std::min(smallest, *twin);
   }
-  return OkStatus();
+  if (smallest == kNone) return OkStatus();
+  std::vector<std::int64_t> positions;
+  FEEDFAST_RETURN_IF_ERROR(ForEachKey([&](std::string_view, std::int64_t row, std::int64_t at) {
+    if (row == smallest) positions.push_back(at);
+    return OkStatus();
+  }));
+  return InvalidArgument("rows[", positions[0], "] and rows[", positions[1], "] are both ",
+                         smallest, "; rows must be distinct");
+}
+
+template <typename Body>
+Status ExternalBuilder::ForEachKey(const Body& body) {
+  std::int64_t position = 0;
+  Status status;
+  FEEDFAST_RETURN_IF_ERROR(keys_.ForEach([&](std::string_view key, std::int64_t row) {
+    if (!status.ok()) return;
+    status = body(key, row, position++);
+    if (position % kGrain != 0 || !status.ok()) return;
+    monitor_.Add(0);
+    status = monitor_.Check();
+  }));
+  return status;
 }
 
 Status ExternalBuilder::CheckKeysOfCode(KeyCode code) {
   std::vector<std::pair<std::string, std::int64_t>> found;
-  std::int64_t position = 0;
-  FEEDFAST_RETURN_IF_ERROR(keys_.ForEach([&](std::string_view key, std::int64_t) {
+  FEEDFAST_RETURN_IF_ERROR(ForEachKey([&](std::string_view key, std::int64_t, std::int64_t at) {
     KeyCode own;
     hash_({&key, 1}, options_.build.seed, &own);
-    if (own == code) found.emplace_back(key, position);
-    ++position;
+    if (own == code) found.emplace_back(key, at);
+    return OkStatus();
   }));
   return CheckDistinct({found.begin(), found.end()});
 }
@@ -215,35 +233,35 @@ Status ExternalBuilder::Rehash(std::uint64_t seed) {
   if (!codes.ok()) return codes.status();
   codes_ = std::move(codes).value();
   options_.build.seed = seed;
-  Status status;
-  FEEDFAST_RETURN_IF_ERROR(keys_.ForEach([&](std::string_view key, std::int64_t row) {
+  FEEDFAST_RETURN_IF_ERROR(ForEachKey([&](std::string_view key, std::int64_t row, std::int64_t) {
     KeyCode code;
     hash_({&key, 1}, seed, &code);
-    if (status.ok()) status = codes_.Add({code, row});
+    return codes_.Add({code, row});
   }));
-  FEEDFAST_RETURN_IF_ERROR(status);
   return codes_.Finish();
 }
 
 Status ExternalBuilder::Finish(const std::string& path) {
+  if (finished_) return FailedPrecondition("vocabulary: Finish after Finish");
+  finished_ = true;
   FEEDFAST_RETURN_IF_ERROR(codes_.Finish());
   if (options_.with_rows) FEEDFAST_RETURN_IF_ERROR(CheckRowsDistinct());
   const std::uint64_t first_seed = options_.build.seed;
+  Status failure;
   for (std::uint64_t attempt = 0; attempt < kMaxHashSeeds; ++attempt) {
     if (attempt > 0) FEEDFAST_RETURN_IF_ERROR(Rehash(HashSeed(first_seed, attempt)));
-    std::optional<KeyCode> collided;
-    FEEDFAST_RETURN_IF_ERROR(Write(path, options_.build.seed, &collided));
-    if (!collided.has_value()) return OkStatus();
+    SeedFailure failed;
+    FEEDFAST_RETURN_IF_ERROR(Write(path, options_.build.seed, &failed));
+    if (failed.status.ok()) return OkStatus();
     // Equal keys, which no seed tells apart, or one collision of different ones.
-    FEEDFAST_RETURN_IF_ERROR(CheckKeysOfCode(*collided));
+    if (failed.collided.has_value()) FEEDFAST_RETURN_IF_ERROR(CheckKeysOfCode(*failed.collided));
+    failure = failed.status;
     ::unlink(path.c_str());
   }
-  return Internal("vocabulary: distinct keys share a 64-bit hash; gave up after ", kMaxHashSeeds,
-                  " hash seeds");
+  return Internal(failure.message(), "; gave up after ", kMaxHashSeeds, " hash seeds");
 }
 
-Status ExternalBuilder::Write(const std::string& path, std::uint64_t seed,
-                              std::optional<KeyCode>* collided) {
+Status ExternalBuilder::Write(const std::string& path, std::uint64_t seed, SeedFailure* failed) {
   const PerfectHashOptions hash_options = HashOptions(options_.build.preset);
   const int threads = options_.build.threads;
   ImageShape shape = ShapeOfBuild(num_keys_, max_row_, seed, options_.build);
@@ -298,9 +316,11 @@ Status ExternalBuilder::Write(const std::string& path, std::uint64_t seed,
         }));
         SortCodes(records.codes, threads);
       }
+      monitor_.Add(0);
+      FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
       const auto twin = std::adjacent_find(records.codes.begin(), records.codes.end());
       if (twin != records.codes.end()) {
-        *collided = *twin;
+        *failed = {FailedPrecondition("vocabulary: distinct keys share a 64-bit hash"), *twin};
         return OkStatus();
       }
       waiting.Append(records);
@@ -355,7 +375,11 @@ Status ExternalBuilder::Write(const std::string& path, std::uint64_t seed,
 
   StatusOr<PerfectHashParts> parts =
       CompletePerfectHash(&first, std::move(bumped), num_keys_, hash_options, threads, &monitor_);
-  if (!parts.ok()) return parts.status();
+  FEEDFAST_RETURN_IF_ERROR(monitor_.Check());
+  if (!parts.ok()) {
+    *failed = {parts.status(), std::nullopt};
+    return OkStatus();
+  }
   shape.num_levels = static_cast<int>(parts->levels.size());
   std::copy(parts->levels.begin(), parts->levels.end(), shape.levels.begin());
   const ImageLayout layout(shape);

@@ -41,11 +41,12 @@ class ExternalBuilder {
                                                            VocabularyBuilder::HashFunction hash);
 
   // Adds keys; rows [keys.size()] of them, in [1, 2^48), or none. InvalidArgument: rows are not as
-  // described, a key has 2^32 bytes. FailedPrecondition: cancelled.
+  // described. FailedPrecondition: cancelled, or after Finish.
   Status Add(const KeySource& keys, Span<const std::int64_t> rows);
 
   // Writes the image to a new file. InvalidArgument: two keys or two rows are equal; the message
-  // names the keys by their positions among all that were added.
+  // names the keys by their positions among all that were added. FailedPrecondition: cancelled, or
+  // after Finish, whatever that returned.
   Status Finish(const std::string& path);
 
  private:
@@ -57,13 +58,21 @@ class ExternalBuilder {
         codes_(std::move(codes)),
         keys_(std::move(keys)) {}
 
+  struct SeedFailure {
+    Status status;                    // ok: there is none
+    std::optional<KeyCode> collided;  // the code that two keys share
+  };
+
   Status CheckRowsDistinct();
   // Not ok: two keys with one of these codes are equal.
   Status CheckKeysOfCode(KeyCode code);
   // Spills the codes of all keys once more.
   Status Rehash(std::uint64_t seed);
-  // Writes the image, or sets `collided` when two keys share a code.
-  Status Write(const std::string& path, std::uint64_t seed, std::optional<KeyCode>* collided);
+  // Calls body(key, row, position) for all keys until a status is not ok or the build is cancelled.
+  template <typename Body>
+  Status ForEachKey(const Body& body);
+  // Writes the image, or says in `failed` why this seed makes none and another one may.
+  Status Write(const std::string& path, std::uint64_t seed, SeedFailure* failed);
 
   ExternalOptions options_;
   VocabularyBuilder::HashFunction hash_;
@@ -72,6 +81,7 @@ class ExternalBuilder {
   KeySpill keys_;
   std::int64_t num_keys_ = 0;
   std::int64_t max_row_ = 0;
+  bool finished_ = false;
 };
 
 }  // namespace feedfast::mph

@@ -102,7 +102,6 @@ class KeySpill {
  public:
   static StatusOr<KeySpill> Create(const std::string& folder);
 
-  // Requires a key below 2^32 bytes.
   Status Add(std::string_view key, std::int64_t row);
   // Calls body(key, row) for all keys.
   template <typename Body>

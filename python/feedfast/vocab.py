@@ -170,7 +170,8 @@ class Vocabulary:
             progress: As in `build`.
 
         Raises:
-            ValueError: As `build`; positions count over all batches.
+            ValueError: As `build`; positions of duplicates and rows count over all batches, those
+                of other bad keys within theirs.
             TypeError: As `build`.
             FileNotFoundError: A folder does not exist.
             OSError: A disk is full, or a file cannot be written.

@@ -88,6 +88,18 @@ TEST(ExternalBuilderTest, KeysOfAnyLengthAreSpilled) {
   std::remove(path.c_str());
 }
 
+TEST(ExternalBuilderTest, NothingComesAfterFinish) {
+  const std::string path = testing::TestPath("finished.ffv");
+  StatusOr<std::unique_ptr<ExternalBuilder>> builder =
+      ExternalBuilder::Create(Options(), &HashKeys);
+  ASSERT_TRUE(builder.ok());
+  ASSERT_TRUE(builder.value()->Finish(path).ok());
+  std::remove(path.c_str());
+  const std::vector<std::string_view> keys = {"a"};
+  EXPECT_EQ(builder.value()->Add(SpanKeys(keys), {}).code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(builder.value()->Finish(path).code(), StatusCode::kFailedPrecondition);
+}
+
 TEST(ExternalBuilderTest, AFileThatExistsIsNotTouched) {
   const std::string path = testing::WriteTestFile("exists.ffv", "content");
   EXPECT_EQ(Build(MakeKeys(10), Options(), &HashKeys, path).message(),
