@@ -149,6 +149,27 @@ def test_saves_and_loads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored.lookup(ids.flat_values, ids.row_splits), want)
 
 
+def test_float_ids_and_weights_keep_their_precision_under_mixed_policies() -> None:
+    layer = fft.layers.PooledEmbedding(1000, 4, dtype="mixed_bfloat16")
+    table = layer(tf.range(1000)).numpy()
+    np.testing.assert_array_equal(layer(tf.constant([257.0, 999.0])), table[[257, 999]])
+    splits = tf.constant([0, 1], tf.int64)
+    weighted = layer((tf.constant([257]), splits), tf.constant([1.0078125 + 2**-12]))
+    want = tf.cast(layer.embeddings.value[257] * (1.0078125 + 2**-12), tf.bfloat16)
+    np.testing.assert_array_equal(weighted[0], want)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capacity"), [("float32", 2**24 + 1), ("float16", 2049), ("bfloat16", 257)]
+)
+def test_float_ids_that_cannot_name_every_row_are_refused(dtype: str, capacity: int) -> None:
+    layer = fft.layers.PooledEmbedding(3, 1, capacity=capacity, embeddings_initializer="zeros")
+    message = f"ids of {dtype} cannot tell rows above {capacity - 1} apart"
+    with pytest.raises(ValueError, match=message):
+        layer(tf.constant([1], dtype))
+    assert layer(tf.constant([1])).shape == (1, 1)
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="num_rows and dim must be at least 1; got 0 and 4"):
         fft.layers.PooledEmbedding(0, 4)

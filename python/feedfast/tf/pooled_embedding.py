@@ -12,6 +12,9 @@ from feedfast.tf.new_rows import NewRows, check_new_rows, new_row_values
 from feedfast.tf.pooled_lookup import Pooling, pooled_lookup, row_offsets
 from feedfast.tf.row_update import assign_rows
 
+# Up to here a float of the dtype tells all whole numbers apart.
+_EXACT_BELOW = {tf.bfloat16: 2**8, tf.float16: 2**11, tf.float32: 2**24, tf.float64: 2**53}
+
 
 @keras.saving.register_keras_serializable(package="feedfast")
 class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
@@ -45,7 +48,7 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
     Raises:
         ValueError: An argument is out of its range or unknown. In a call: `fused_optimizer` with
             more than one replica, or in a compiled model with gradient accumulation, clipping by
-            global norm or loss scaling.
+            global norm or loss scaling; ids of a floating dtype that cannot name every row.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         self.new_rows: NewRows = new_rows
         self.pooling: Pooling = pooling
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.autocast = False  # float ids and weights would be rounded to the compute dtype
         self.supports_jit = False  # the op has no XLA kernel
 
     def build(self, ids_shape: Any = None, weights_shape: Any = None) -> None:
@@ -117,6 +121,12 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         values, offsets = _values_and_offsets(ids)
         values = tf.convert_to_tensor(values)
         if values.dtype.is_floating:  # Keras makes inputs floats unless told otherwise
+            if self.capacity > _EXACT_BELOW[values.dtype]:
+                raise ValueError(
+                    f"layer {self.name!r}: ids of {values.dtype.name} cannot tell rows above "
+                    f"{_EXACT_BELOW[values.dtype]} apart, and the table has {self.capacity}; give "
+                    "integer ids, as keras.Input(..., dtype='int64') does"
+                )
             values = tf.cast(values, tf.int64)
         if weights is not None:
             weights = _flat(weights)
