@@ -93,6 +93,20 @@ def test_reads_follow_updates_and_shapes_are_static() -> None:
     assert after.numpy().tolist() == [[1, 1, 1, 1]]
 
 
+def test_reads_the_tables_of_the_replica() -> None:
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        table = tf.Variable(tf.reshape(tf.range(8.0), [4, 2]))
+
+    @tf.function
+    def lookup() -> tf.Tensor:
+        return fft.ops.pooled_lookup_grouped([PooledFeature(table, [1, 3], [0, 1, 2])])
+
+    np.testing.assert_array_equal(strategy.run(lookup), [[2, 3], [6, 7]])
+    with strategy.scope():  # of no replica
+        np.testing.assert_array_equal(lookup(), [[2, 3], [6, 7]])
+
+
 def test_bad_input_reads_as_in_numpy() -> None:
     table = tf.Variable(tf.ones([4, 2]))
     good = PooledFeature(table, [0], [0, 1])

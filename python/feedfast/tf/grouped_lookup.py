@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import variable_accessed
 
 from feedfast.tf import _library
+from feedfast.tf._handles import handle_of
 from feedfast.tf.pooled_lookup import Pooling, as_indexes, as_table
 
 
@@ -83,7 +84,7 @@ def pooled_lookup_grouped(
         next_column = columns[-1] + dim
         num_columns = max(num_columns, next_column)
     pooled: tf.Tensor = _library.ops().feedfast_grouped_lookup(
-        tables=[table.handle for table in tables],
+        tables=[handle_of(table) for table in tables],
         values=[as_indexes("values", feature.values) for feature in features],
         offsets=[as_indexes("offsets", feature.offsets) for feature in features],
         weights=[tf.cast(f.weights, tf.float32) for f in features if f.weights is not None],
