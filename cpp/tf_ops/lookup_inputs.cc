@@ -86,9 +86,12 @@ void TablePages::See(const Table& table) {
   // Below this size the TLB holds the table.
   constexpr std::int64_t kLeastBytes = std::int64_t{64} << 20;
   const std::int64_t bytes = table.num_rows * RowBytes(table.format, table.dim);
-  if (bytes < kLeastBytes || seen_.load(std::memory_order_relaxed) == table.data) return;
-  if (seen_.exchange(table.data) != table.data)
-    embedding_kernels::MoveToHugePages(table.data, bytes);
+  if (bytes < kLeastBytes) return;
+  for (const auto& seen : seen_)
+    if (seen.load(std::memory_order_relaxed) == table.data) return;
+  const std::size_t place = next_.fetch_add(1, std::memory_order_relaxed) % seen_.size();
+  seen_[place].store(table.data, std::memory_order_relaxed);
+  embedding_kernels::MoveToHugePages(table.data, bytes);
 }
 
 }  // namespace feedfast::tf_ops

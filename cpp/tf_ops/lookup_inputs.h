@@ -1,7 +1,9 @@
 #ifndef FEEDFAST_CPP_TF_OPS_LOOKUP_INPUTS_H_
 #define FEEDFAST_CPP_TF_OPS_LOOKUP_INPUTS_H_
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -36,12 +38,14 @@ tensorflow::shape_inference::ShapeHandle ShapeOfVariable(
     tensorflow::shape_inference::InferenceContext* c, int index);
 
 // Moves large tables to huge pages the first time an op sees them: TensorFlow allocates small ones.
+// A kernel remembers the last few: one traced function may read different tables in turn.
 class TablePages {
  public:
   void See(const embedding_kernels::Table& table);
 
  private:
-  std::atomic<const void*> seen_{nullptr};
+  std::array<std::atomic<const void*>, 8> seen_{};
+  std::atomic<std::size_t> next_{0};
 };
 
 }  // namespace feedfast::tf_ops

@@ -156,6 +156,8 @@ absl::Status ReadBags(OpKernelContext* ctx, Bags* bags) {
 
 // Calls use(table) with input 0 while nobody can change it.
 struct VariableTable {
+  static constexpr bool kStays = true;  // at its address from call to call
+
   template <typename Use>
   static absl::Status With(OpKernelContext* ctx, DataType dtype, const Use& use) {
     tensorflow::core::RefCountPtr<tensorflow::Var> variable;
@@ -172,6 +174,8 @@ struct VariableTable {
 };
 
 struct TensorTable {
+  static constexpr bool kStays = false;
+
   template <typename Use>
   static absl::Status With(OpKernelContext* ctx, DataType dtype, const Use& use) {
     Table table;
@@ -203,7 +207,7 @@ class PooledLookupOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ReadBags(ctx, &bags));
     OP_REQUIRES_OK(
         ctx, Source::With(ctx, dtype_, [&](const Table& table) -> absl::Status {
-          pages_.See(table);
+          if constexpr (Source::kStays) pages_.See(table);
           TF_RETURN_IF_ERROR(ToTensorFlow(ValidateBags(bags, table.num_rows)));
           Tensor* pooled = nullptr;
           TF_RETURN_IF_ERROR(ctx->allocate_output(0, {bags.num_bags(), table.dim}, &pooled));
