@@ -208,6 +208,27 @@ def test_16_bit_tables_train(table_dtype: str) -> None:
     assert layer.embeddings.dtype == table_dtype
 
 
+def test_layers_round_with_random_numbers_of_their_own() -> None:
+    optimizer = fft.optimizers.SparseSGD(1e-3)
+    tables = []
+    for name in ("members", "tags", "members"):
+        layer = fft.layers.PooledEmbedding(
+            64,
+            16,
+            embeddings_initializer="ones",
+            table_dtype="bfloat16",
+            fused_optimizer=optimizer,
+            name=name,
+        )
+        layer.build()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(tf.range(64)))
+        tape.gradient(loss, layer.trainable_weights[0].value)
+        tables.append(tf.cast(layer.embeddings.value, tf.float32).numpy())
+    assert (tables[0] != tables[1]).any()
+    np.testing.assert_array_equal(tables[0], tables[2])
+
+
 def test_grow_and_reset_rows() -> None:
     layer = fft.layers.PooledEmbedding(
         4,

@@ -7,6 +7,7 @@ not trainable in the eyes of Keras, so no gradient of it exists and no other opt
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import keras
@@ -43,6 +44,7 @@ class FusedOptimizer:
     def build(self, layer: Any, shape: tuple[int, int]) -> None:
         """Adds trigger, learning rate, step and states for a table of `shape` to `layer`."""
         refuse_replicas()
+        self._rule = self.optimizer.row_rule(stream=zlib.crc32(layer.name.encode()))
         self.trigger = layer.add_weight(
             name="fused_trigger", shape=(), initializer="zeros", dtype="float32", autocast=False
         )
@@ -103,7 +105,7 @@ class FusedOptimizer:
             offsets,
             weights,
             pooling=pooling,
-            rule=self.optimizer.row_rule(),
+            rule=self._rule,
             learning_rate=rate,
             step=self.step,
         )
