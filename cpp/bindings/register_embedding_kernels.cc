@@ -251,9 +251,14 @@ void RegisterEmbeddingKernels(py::module_& m) {
       "read_rows",
       [](const py::array& table, const CArray<std::int64_t>& rows, std::int64_t lines_in_flight) {
         RequireRank("table", table, 2);
-        const std::int64_t row_bytes = table.strides(0);
-        if (row_bytes < 8 || lines_in_flight < 0)
-          throw py::value_error("rows must have 8 bytes and lines_in_flight must not be negative");
+        if ((table.flags() & py::array::c_style) == 0)
+          throw py::value_error("table must be C-contiguous");
+        constexpr std::int64_t kMaxLines = std::int64_t{1} << 20;
+        const std::int64_t row_bytes = table.shape(1) * table.itemsize();
+        if (row_bytes < 8 || lines_in_flight < 0 || lines_in_flight > kMaxLines)
+          throw py::value_error("rows must have at least 8 bytes and lines_in_flight be in [0, " +
+                                std::to_string(kMaxLines) + "]; got " + std::to_string(row_bytes) +
+                                " and " + std::to_string(lines_in_flight));
         const Span<const std::int64_t> places = AsSpan("rows", rows);
         const std::vector<std::int64_t> offsets = {0, places.size()};
         ThrowIfError(ValidateBags({places, offsets}, table.shape(0)));
