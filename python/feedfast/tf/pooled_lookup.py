@@ -148,7 +148,8 @@ def embedding_lookup_sparse(
 
     Differences: `params` is one table (or a list of one) of float32, float16 or bfloat16; an empty
     row gives zeros, also at the end, so that the result always has as many rows as `sp_ids`, and
-    weights must be finite. The gradient by the table has unique rows.
+    weights must be finite. The gradient by the table has unique rows; but a table of rank above 2
+    is read as a whole, and its gradient is dense.
 
     Args:
         params: [p0, p1, ..., pm] variable or tensor.
