@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ml_dtypes
@@ -49,11 +50,37 @@ def test_16_bit_tables_round_reproducibly(dtype: Any) -> None:
         table = np.ones((NUM_ROWS, 64), dtype)
         updater = RowUpdater("sgd", seed=seed, threads=threads)
         grad = np.full((NUM_ROWS, 64), 1e-3, np.float32)
-        updater.apply_rows(table, [], np.arange(NUM_ROWS), grad, learning_rate=1.0)
+        updater.apply_rows(table, [], np.arange(NUM_ROWS), grad, learning_rate=1.0, step=1)
         tables.append(table.astype(np.float32))
     np.testing.assert_array_equal(tables[0], tables[1])
     assert (tables[0] != tables[2]).any()
     assert tables[0].mean() == pytest.approx(0.999, abs=3e-4)
+
+
+def test_one_state_for_two_moments_is_refused() -> None:
+    table, updater = start(), RowUpdater("adam")
+    state = np.zeros_like(table)
+    ones = np.ones((1, DIM), np.float32)
+    with pytest.raises(ValueError, match=re.escape("states[1] shares memory with states[0]")):
+        updater.apply_rows(table, [state] * 2, np.array([1]), ones, learning_rate=0.1, step=1)
+    np.testing.assert_array_equal(table, start())
+
+
+def test_threads_share_an_updater() -> None:
+    updater = RowUpdater("sgd")
+    rng = np.random.default_rng(3)
+    batches = [rng.integers(0, NUM_ROWS, rng.integers(1, 3000)) for _ in range(60)]
+
+    def train(table: np.ndarray) -> np.ndarray:
+        for step, rows in enumerate(batches, start=1):
+            grad = np.ones((rows.size, DIM), np.float32)
+            updater.apply_rows(table, [], rows, grad, learning_rate=0.01, step=step)
+        return table
+
+    want = train(start())
+    with ThreadPoolExecutor(4) as threads:
+        for got in threads.map(train, [start() for _ in range(4)]):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_bad_input_writes_nothing() -> None:
@@ -69,6 +96,7 @@ def test_bad_input_writes_nothing() -> None:
             "rows": np.array([1, 2]),
             "values": ones,
             "learning_rate": 0.1,
+            "step": 1,
             **changes,
         }
         with pytest.raises(error, match=re.escape(message)):
@@ -82,6 +110,13 @@ def test_bad_input_writes_nothing() -> None:
     refused(
         ValueError, "format must be one of 'float32', 'float16'", table=table.astype(np.float64)
     )
+    swapped = table.astype(table.dtype.newbyteorder())
+    refused(ValueError, "table must be in native byte order", table=swapped)
+    refused(ValueError, "states[0] shares memory with table", states=[table.ravel()[:NUM_ROWS]])
+    with pytest.raises(TypeError, match="step"):
+        updater.apply_rows(table, states, np.array([1]), ones[:1], learning_rate=0.1)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="epsilon = 0 must be finite and above 0"):
+        RowUpdater("adam", epsilon=0.0)
     with pytest.raises(ValueError, match="rule must be one of 'sgd'"):
         RowUpdater("adamw")  # type: ignore[arg-type]
     np.testing.assert_array_equal(table, start())

@@ -150,9 +150,13 @@ def _native(num_rows: int, threads: int) -> Callable[[np.ndarray], None]:
     states = updater.states(table, initial=0.1)
     grad = np.ones((NUM_BAGS, DIM), np.float32)
 
+    count = itertools.count(1)
+
     def step(values: np.ndarray) -> None:
         ff.pooled_lookup(table, values, OFFSETS, None, "sum", threads)
-        updater.apply_bags(table, states, values, OFFSETS, None, grad, learning_rate=0.01)
+        updater.apply_bags(
+            table, states, values, OFFSETS, None, grad, learning_rate=0.01, step=next(count)
+        )
 
     return step
 

@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -23,7 +25,7 @@ namespace {
 
 using namespace feedfast::embedding_kernels;  // NOLINT(google-build-using-namespace): the folder
 
-// One table's rule with the memory of its sorts. Calls of one object come one after the other.
+// One table's rule with the memory of its sorts. Calls of one object take turns.
 class RowUpdater {
  public:
   RowUpdater(const std::string& rule, float epsilon, float beta1, float beta2, float weight_decay,
@@ -67,6 +69,7 @@ class RowUpdater {
     Status status;
     {
       const py::gil_scoped_release nogil;
+      const std::lock_guard<std::mutex> lock(mutex_);
       status = ValidateRows(span, view.num_rows);
       const bool unique = status.ok() && StrictlyAscending(span);
       if (status.ok() && !unique) status = groups_.GroupSlices(span);
@@ -107,6 +110,7 @@ class RowUpdater {
     Status status;
     {
       const py::gil_scoped_release nogil;
+      const std::lock_guard<std::mutex> lock(mutex_);
       status = groups_.Group(bags, pooling);
       if (status.ok())
         ApplyRowGradient(view, optimizer, groups_.Gradient(from, view.dim), RunOnThreads(threads_));
@@ -129,6 +133,16 @@ class RowUpdater {
     optimizer.step = step;
     ThrowIfError(ValidateRowOptimizer(optimizer));
     return optimizer;
+  }
+
+  // Contiguous arrays must not share memory.
+  static void RequireApart(std::size_t slot, const py::array& state, const py::array& other,
+                           const std::string& name) {
+    const auto* a = static_cast<const char*>(state.data());
+    const auto* b = static_cast<const char*>(other.data());
+    const std::less<> before;
+    if (before(a, b + other.nbytes()) && before(b, a + state.nbytes()))
+      throw py::value_error("states[" + std::to_string(slot) + "] shares memory with " + name);
   }
 
   // mutable_data() refuses arrays that are not writeable.
@@ -165,13 +179,17 @@ class RowUpdater {
                               std::to_string(state.size()) + " elements; the rule needs " +
                               std::to_string(view.num_rows * columns[slot]));
       view.states[slot] = state.mutable_data();
+      RequireApart(slot, state, *table, "table");
+      for (std::size_t other = 0; other < slot; ++other)
+        RequireApart(slot, state, (*states)[other], "states[" + std::to_string(other) + "]");
     }
     return view;
   }
 
   RowOptimizer optimizer_;
   int threads_;
-  RowGroups groups_;
+  std::mutex mutex_;
+  RowGroups groups_;  // guarded by mutex_
 };
 
 }  // namespace

@@ -100,8 +100,9 @@ std::int64_t StateSize(UpdateRule rule, int slot, std::int64_t dim) noexcept {
 Status ValidateRowOptimizer(const RowOptimizer& o) {
   FEEDFAST_RETURN_IF_ERROR(RequireFinite("learning_rate", o.learning_rate, o.learning_rate >= 0.0f,
                                          "finite and at least 0"));
-  FEEDFAST_RETURN_IF_ERROR(
-      RequireFinite("epsilon", o.epsilon, o.epsilon >= 0.0f, "finite and at least 0"));
+  if (o.rule != UpdateRule::kSgd)  // a row without a gradient yet would be 0 / 0
+    FEEDFAST_RETURN_IF_ERROR(
+        RequireFinite("epsilon", o.epsilon, o.epsilon > 0.0f, "finite and above 0"));
   FEEDFAST_RETURN_IF_ERROR(
       RequireFinite("beta1", o.beta1, o.beta1 >= 0.0f && o.beta1 < 1.0f, "in [0, 1)"));
   FEEDFAST_RETURN_IF_ERROR(

@@ -81,8 +81,8 @@ struct TrainableTable {
   float* states[kMaxStates] = {};
 };
 
-// Ok when the numbers are finite and in their ranges: learning_rate, epsilon, weight_decay >= 0;
-// 0 <= beta < 1; max_gradient > 0 when there is clipping; step >= 1.
+// Ok when the numbers are finite and in their ranges: learning_rate, weight_decay >= 0; epsilon > 0
+// in rules with a root; 0 <= beta < 1; max_gradient > 0 when there is clipping; step >= 1.
 Status ValidateRowOptimizer(const RowOptimizer& optimizer);
 
 // Runs body(begin, end) over ranges that cover [0, size), on whatever threads; `cost` is about the

@@ -192,7 +192,7 @@ class WriteLocks {
  public:
   explicit WriteLocks(const std::vector<RefCountPtr<Var>>& variables) {
     for (const auto& variable : variables) mutexes_.push_back(variable->mu());
-    std::sort(mutexes_.begin(), mutexes_.end());
+    std::sort(mutexes_.begin(), mutexes_.end(), std::less<>());
     mutexes_.erase(std::unique(mutexes_.begin(), mutexes_.end()), mutexes_.end());
     for (tensorflow::mutex* mutex : mutexes_) mutex->lock();
   }
@@ -244,6 +244,11 @@ absl::Status LookupVariables(OpKernelContext* ctx, std::vector<RefCountPtr<Var>>
     RefCountPtr<Var> variable;
     TF_RETURN_IF_ERROR(
         LookupResource(ctx, handle->scalar<tensorflow::ResourceHandle>()(), &variable));
+    for (const auto& other : *variables)
+      if (other.get() == variable.get())
+        return absl::InvalidArgumentError("table and states must be different variables; states[" +
+                                          std::to_string(variables->size() - 1) +
+                                          "] is given twice");
     variables->push_back(std::move(variable));
   }
   return absl::OkStatus();

@@ -20,9 +20,12 @@ Rule = Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam"]
 class RowUpdater:
     """One rule with its options; cpp/embedding_kernels/row_optimizer.h has the formulas.
 
+    Calls of one object take turns, so threads may share it; calls of several objects on one table
+    must not overlap.
+
     Args:
         rule: "sgd", "adagrad", "rowwise_adagrad", "adam" or "rowwise_adam".
-        epsilon: Added to the root of the accumulated squares.
+        epsilon: Added to the root of the accumulated squares; above 0.
         beta1, beta2: Decay of Adam's moments.
         weight_decay: Of the touched rows.
         weight_decay_mode: "l2" or "decouple".
@@ -86,7 +89,7 @@ class RowUpdater:
         values: FloatArray,
         *,
         learning_rate: float,
-        step: int = 1,
+        step: int,
     ) -> None:
         """Updates `rows` [n] by their gradients `values` [n, dim], in place.
 
@@ -96,7 +99,8 @@ class RowUpdater:
             rows: int64; rows that repeat are summed first.
             values: float32.
             learning_rate: Of this step.
-            step: Counts the updates from 1.
+            step: Counts the updates from 1: Adam corrects its bias by it, and the random numbers
+                of the rounding follow it.
 
         Raises:
             IndexError: A row is not one of the table.
@@ -123,7 +127,7 @@ class RowUpdater:
         *,
         pooling: Pooling = "sum",
         learning_rate: float,
-        step: int = 1,
+        step: int,
     ) -> None:
         """Updates the rows of pooled bags by the gradient `grad` [num_bags, dim] of their vectors.
 
@@ -154,4 +158,6 @@ class RowUpdater:
 
 def _bits(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The table itself, 16-bit floats as uint16: numpy has no buffer format for bfloat16."""
+    if not table.dtype.isnative:
+        raise ValueError(f"table must be in native byte order; got {table.dtype}")
     return table.view(np.uint16) if table.dtype.itemsize == 2 else table

@@ -317,6 +317,7 @@ def test_a_saved_train_step_trains(tmp_path: Path) -> None:
         ("gradient_accumulation_steps", 2),
         ("loss_scale_factor", 128.0),
         ("weight_decay", 0.1),
+        ("weight_decay", 0.0),
         ("use_ema", True),
     ],
 )
@@ -335,6 +336,9 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="weight_decay_mode must be one of 'l2', 'decouple'; got"):
         fft.optimizers.SparseSGD(0.1, weight_decay_mode="adamw")
 
+    with pytest.raises(ValueError, match="epsilon above 0; got"):
+        fft.optimizers.RowwiseAdagrad(0.1, epsilon=0.0)
+
     variable = tf.Variable(start())
     rule = fft.ops.RowRule(rule="sgd")
     invalid = tf.errors.InvalidArgumentError
@@ -347,6 +351,7 @@ def test_bad_arguments() -> None:
             "values": tf.ones([1, DIM]),
             "rule": rule,
             "learning_rate": 0.1,
+            "step": 1,
             **changes,
         }
         with pytest.raises(error, match=re.escape(message)):
@@ -363,6 +368,16 @@ def test_bad_arguments() -> None:
         "states[0] has 6 elements; the rule needs 53",
         rule=fft.ops.RowRule(rule="rowwise_adagrad"),
         states=[tf.Variable(tf.zeros([6]))],
+    )
+    refused(
+        "table and states must be different variables; states[0] is given twice",
+        rule=fft.ops.RowRule(rule="adagrad"),
+        states=[variable],
+    )
+    refused(
+        "epsilon = 0 must be finite and above 0",
+        rule=fft.ops.RowRule(rule="rowwise_adagrad", epsilon=0.0),
+        states=[tf.Variable(tf.zeros([NUM_ROWS]))],
     )
     refused("beta1 = 1 must be in [0, 1)", rule=fft.ops.RowRule(rule="adam", beta1=1.0))
     refused("rows are updated in variables of", TypeError, table=tf.ones([3]))

@@ -49,6 +49,9 @@ _REFUSED = {
 class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     """What the optimizers of this module share; see there.
 
+    Under the policy `mixed_float16` Keras wraps the optimizer in a LossScaleOptimizer, which looks
+    for infinities with a bool for every element of every table; prefer `mixed_bfloat16`.
+
     Args:
         learning_rate: Float, schedule or callable, as in Keras.
         clipnorm: Largest norm of the gradient of one variable, its touched rows together.
@@ -84,9 +87,11 @@ class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         for option, reason in _REFUSED.items():
-            if kwargs.get(option):
+            value = kwargs.get(option)
+            # Keras compares with None: a weight_decay of 0.0 walks the table too.
+            if value is not None and value is not False:
                 raise ValueError(
-                    f"{type(self).__name__} does not take {option}={kwargs[option]!r}: {reason}"
+                    f"{type(self).__name__} does not take {option}={value!r}: {reason}"
                 )
         bounds = {"norm": clipnorm, "value": clipvalue, "row_norm": row_clipnorm}
         chosen = {kind: bound for kind, bound in bounds.items() if bound is not None}
@@ -253,9 +258,9 @@ class _AdagradOptimizer(RowOptimizer):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
-        if initial_accumulator_value < 0 or epsilon < 0:
+        if initial_accumulator_value < 0 or epsilon <= 0:
             raise ValueError(
-                "initial_accumulator_value and epsilon must be at least 0; got "
+                "initial_accumulator_value must be at least 0 and epsilon above 0; got "
                 f"{initial_accumulator_value} and {epsilon}"
             )
         super().__init__(learning_rate, **kwargs)
@@ -313,9 +318,9 @@ class _AdamOptimizer(RowOptimizer):
         epsilon: float = 1e-7,
         **kwargs: Any,
     ) -> None:
-        if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1) or epsilon < 0:
+        if not (0 <= beta_1 < 1 and 0 <= beta_2 < 1) or epsilon <= 0:
             raise ValueError(
-                "beta_1 and beta_2 must be in [0, 1) and epsilon at least 0; got "
+                "beta_1 and beta_2 must be in [0, 1) and epsilon above 0; got "
                 f"{beta_1}, {beta_2} and {epsilon}"
             )
         super().__init__(learning_rate, **kwargs)

@@ -35,7 +35,7 @@ class RowRule:
 
     Attributes:
         rule: "sgd", "adagrad", "rowwise_adagrad", "adam" or "rowwise_adam".
-        epsilon: Added to the root of the accumulated squares.
+        epsilon: Added to the root of the accumulated squares; above 0.
         beta1, beta2: Decay of Adam's moments.
         weight_decay: Of the touched rows alone.
         weight_decay_mode: "l2" adds it to the gradient, "decouple" shrinks the weights.
@@ -66,7 +66,7 @@ def row_update(
     *,
     rule: RowRule,
     learning_rate: Any,
-    step: Any = 1,
+    step: Any,
     name: str | None = None,
 ) -> Any:
     """Applies `rule` to rows of a variable in place, under its lock and those of its states.
