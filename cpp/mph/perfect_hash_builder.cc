@@ -86,6 +86,8 @@ StatusOr<PerfectHashParts> CompletePerfectHash(LevelBuilder* first, std::vector<
       parts.holes.push_back(hole);
     }
   };
+  bumped.shrink_to_fit();
+  parts.holes.reserve(bumped.size() + bumped.size() / 8 + 1024);  // later levels are far smaller
   fill_holes(*first, num_keys);
   while (!bumped.empty()) {
     const auto num_bumped = static_cast<std::int64_t>(bumped.size());
