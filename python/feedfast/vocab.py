@@ -1,4 +1,4 @@
-"""String keys to table rows in about four bytes per key, without storing the keys."""
+"""String keys to table rows in a little over two bytes per key, without storing the keys."""
 
 from __future__ import annotations
 
