@@ -64,6 +64,7 @@ def test_a_number_stands_for_that_many_keys(capsys: pytest.CaptureFixture[str]) 
         (["store", "--hashing", "5"], "--hashing takes keys, no store"),
         (["--hashing", "0"], "0: no keys"),
         (["--hashing", "5", "--rows", "1"], "num_rows = 1 is not in 2..2**31"),
+        (["--hashing", "999999999999999"], "not enough memory: Unable to allocate"),
         (["--hashing", "5", "--column", "id"], "--column goes with Parquet; got 5, a number"),
         (["--hashing", "5", "--dim", "0"], "--dim must be at least 1; got 0"),
         (["--hashing", "/no/such/file"], "/no/such/file"),

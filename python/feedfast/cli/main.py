@@ -87,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
         print(f"feedfast {command}: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:  # numpy's names the array, others say nothing
+        print(f"feedfast {command}: not enough memory: {error or 'no details'}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"feedfast {command}: interrupted", file=sys.stderr)
         return 130
