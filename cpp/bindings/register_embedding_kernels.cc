@@ -13,6 +13,7 @@
 #include "cpp/bindings/arrays.h"
 #include "cpp/bindings/registers.h"
 #include "cpp/bindings/status_to_python.h"
+#include "cpp/bindings/tables.h"
 #include "cpp/embedding_kernels/bags.h"
 #include "cpp/embedding_kernels/grouped_lookup.h"
 #include "cpp/embedding_kernels/pooled_lookup.h"
@@ -27,12 +28,6 @@ namespace feedfast::bindings {
 namespace {
 
 using namespace feedfast::embedding_kernels;  // NOLINT(google-build-using-namespace): the folder
-
-// A table view with the array it lies in.
-struct OwnedTable {
-  py::array array;
-  Table view;
-};
 
 // `array` [num_rows, dim] of elements in `format`.
 template <typename Element>

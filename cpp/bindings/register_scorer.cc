@@ -13,6 +13,7 @@
 #include "cpp/bindings/registers.h"
 #include "cpp/bindings/status_to_python.h"
 #include "cpp/bindings/string_keys.h"
+#include "cpp/bindings/tables.h"
 #include "cpp/scorer/scorer.h"
 
 namespace py = pybind11;
@@ -34,6 +35,10 @@ struct ModelParts {
     owners.push_back(part);
     return part.cast<const T*>();
   }
+  embedding_kernels::Table KeepTable(const OwnedTable& table) {
+    owners.push_back(table.array);
+    return table.view;
+  }
   Span<const float> KeepFloats(const char* name, const CArray<float>& array) {
     owners.push_back(array);
     return AsSpan(name, array);
@@ -45,26 +50,13 @@ struct NativeScorer {
   std::unique_ptr<Scorer> scorer;
 };
 
-// float32 [rows, dim], or uint8 [rows, 4 + dim] for int8 codes.
-embedding_kernels::Table AsTable(const char* name, const py::array& rows) {
-  RequireRank(name, rows, 2);
-  if ((rows.flags() & py::array::c_style) == 0)
-    throw py::value_error(std::string(name) + " must be C-contiguous");
-  if (py::isinstance<py::array_t<float>>(rows))
-    return {rows.data(), rows.shape(0), rows.shape(1), embedding_kernels::RowFormat::kFloat32};
-  if (py::isinstance<py::array_t<std::uint8_t>>(rows))
-    return {rows.data(), rows.shape(0), rows.shape(1) - embedding_kernels::kInt8HeaderBytes,
-            embedding_kernels::RowFormat::kInt8Rowwise};
-  throw py::type_error(std::string(name) + " must be float32 or uint8");
-}
-
 using Knots = std::pair<CArray<float>, CArray<float>>;
 using Effects = std::pair<py::object, CArray<float>>;
 
 std::unique_ptr<NativeScorer> MakeScorer(
     const py::object& member_vocabulary, const py::object& hashtag_vocabulary,
-    const py::object& forest, const py::array& member_table, const py::array& hashtag_table,
-    const py::array& leaf_table, std::int64_t num_shared, const CArray<float>& mean,
+    const py::object& forest, const OwnedTable& member_table, const OwnedTable& hashtag_table,
+    const OwnedTable& leaf_table, std::int64_t num_shared, const CArray<float>& mean,
     const CArray<float>& inv_std,
     const std::vector<std::pair<py::object, std::vector<std::int64_t>>>& towers,
     const std::vector<std::string>& groups, const std::vector<std::optional<Knots>>& calibrators,
@@ -74,11 +66,9 @@ std::unique_ptr<NativeScorer> MakeScorer(
   model.member_vocabulary = parts.Keep<mph::Vocabulary>(member_vocabulary);
   model.hashtag_vocabulary = parts.Keep<mph::Vocabulary>(hashtag_vocabulary);
   model.forest = parts.Keep<tree_encoder::LeafEncoder>(forest);
-  for (const py::array& table : {member_table, hashtag_table, leaf_table})
-    parts.owners.push_back(table);
-  model.member_table = AsTable("member_table", member_table);
-  model.hashtag_table = AsTable("hashtag_table", hashtag_table);
-  model.leaf_table = AsTable("leaf_table", leaf_table);
+  model.member_table = parts.KeepTable(member_table);
+  model.hashtag_table = parts.KeepTable(hashtag_table);
+  model.leaf_table = parts.KeepTable(leaf_table);
   model.num_shared = num_shared;
   model.mean = parts.KeepFloats("mean", mean);
   model.inv_std = parts.KeepFloats("inv_std", inv_std);

@@ -5,13 +5,16 @@ The format is described in docs/formats/model_store.md.
 
 from __future__ import annotations
 
+from feedfast.store.layouts import LAYOUTS, Layout, encode_table
 from feedfast.store.manifest import BlobRef, Manifest, Section
 from feedfast.store.model_store import ModelStore, ModelVersion
 from feedfast.store.reader import OpenedModel, SectionSize, Verify
 from feedfast.store.writer import ModelWriter
 
 __all__ = [
+    "LAYOUTS",
     "BlobRef",
+    "Layout",
     "Manifest",
     "ModelStore",
     "ModelVersion",
@@ -20,4 +23,5 @@ __all__ = [
     "Section",
     "SectionSize",
     "Verify",
+    "encode_table",
 ]

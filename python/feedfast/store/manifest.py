@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from feedfast.store.layouts import row_layout
+
 FORMAT = "feedfast.model_store"
-FORMAT_VERSION = 1
+# Versions that are read. A manifest is written with the lowest one that has everything it uses:
+# 2 adds the layouts float16, bfloat16 and int4_rowwise and tensors of bfloat16 and int8.
+FORMAT_VERSIONS = (1, 2)
 
 Kind = Literal["table", "tensors", "image"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Layout = Literal["float32", "int8_rowwise"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -61,8 +63,7 @@ class Section:
         kind: `table`: row blocks of one matrix; `tensors`: one safetensors file; `image`: one blob
             with a format of its own.
         blobs: In row order for a table, exactly one for the other kinds.
-        layout: Table: `float32`, rows of dim float32; `int8_rowwise`, rows of 4 + dim uint8.
-            Image: the name of its format. Empty for tensors.
+        layout: Table: one of `layouts.LAYOUTS`. Image: the name of its format. Empty for tensors.
         shape: (rows, dim) of a table; () for the other kinds.
     """
 
@@ -80,7 +81,7 @@ class Section:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of a table."""
-        return 4 * self.shape[1] if self.layout == "float32" else 4 + self.shape[1]
+        return row_layout(self.layout).row_bytes(self.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,13 @@ class Manifest:
     version: str
     sections: Mapping[str, Section]
     description: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = 1
 
     def to_json(self) -> bytes:
         """The bytes of manifest.json: readable, with the sha256 of its content inside."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "model": self.model,
             "version": self.version,
             "sections": {
@@ -122,9 +124,10 @@ class Manifest:
         if content.get("format") != FORMAT:
             raise ValueError(f"not a manifest: format is not {FORMAT!r}")
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version not in FORMAT_VERSIONS:
             raise ValueError(
-                f"format_version {version!r} is unknown; this build reads {FORMAT_VERSION}"
+                f"format_version {version!r} is unknown; this build reads "
+                f"{', '.join(map(str, FORMAT_VERSIONS))}"
             )
         if content.get("content_sha256") != found:
             raise ValueError("altered: its content does not match content_sha256")
@@ -134,6 +137,7 @@ class Manifest:
             version=check_name("version", _text(content, "version")),
             sections={name: _section_from_json(name, value) for name, value in sections.items()},
             description=_mapping(content, "description"),
+            format_version=version,
         )
 
 
@@ -148,7 +152,7 @@ def _section_to_json(section: Section) -> dict[str, Any]:
     if section.layout:
         value["layout"] = section.layout
     if section.kind == "table":
-        value["dtype"] = "float32" if section.layout == "float32" else "uint8"
+        value["dtype"] = row_layout(section.layout).dtype_name
         value["shape"] = list(section.shape)
     value["blobs"] = [
         {"sha256": blob.sha256, "bytes": blob.num_bytes}
@@ -212,9 +216,7 @@ def _parse_section(name: str, value: object) -> Section:
         if len(blobs) != 1:
             raise ValueError(f"{len(blobs)} blobs; a section of kind {kind!r} has 1")
         return Section(name, kind, tuple(blobs), _text(value, "layout") if kind == "image" else "")
-    layout = value.get("layout")
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout {layout!r} is unknown; allowed: {', '.join(LAYOUTS)}")
+    layout = row_layout(value.get("layout")).name
     shape = value.get("shape")
     if not isinstance(shape, list) or len(shape) != 2:
         raise ValueError("shape of a table is not [rows, dim]")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.store import tensor_file
+from feedfast.store.layouts import row_layout, view_rows
 from feedfast.store.manifest import MAX_MANIFEST_BYTES, BlobRef, Kind, Manifest, Section
 from feedfast.store.tensor_file import TensorHeader
 from feedfast.store.writer import ROWS, TENSOR_ALIGN
@@ -76,14 +77,23 @@ class OpenedModel:
         return section
 
     def table(self, name: str) -> NDArray[Any]:
-        """The rows of a table, as `ModelWriter.add_table` took them: one array over all blocks."""
+        """The rows of a table as they are stored: one array over all blocks, not a copy.
+
+        [rows, dim] float32, float16, or uint16 for bfloat16; packed uint8 of rows of codes, as
+        `feedfast.QuantizedTable` takes them.
+        """
         self.section(name, "table")
         table = self._arrays[name]
         assert isinstance(table, np.ndarray)
         return table
 
+    def table_view(self, name: str) -> _core.Table:
+        """A table of any layout as the kernels take it; not a copy."""
+        section = self.section(name, "table")
+        return view_rows(self.table(name), row_layout(section.layout).name, section.shape[1])
+
     def tensors(self, name: str) -> Mapping[str, NDArray[Any]]:
-        """The arrays of a section of kind `tensors`."""
+        """The arrays of a section of kind `tensors`; bfloat16 as uint16."""
         self.section(name, "tensors")
         tensors = self._arrays[name]
         assert isinstance(tensors, dict)
@@ -173,8 +183,8 @@ class OpenedModel:
         return {name: tensor_file.view_tensor(file, header, name) for name in header.tensors}
 
     def _map_table(self, section: Section) -> NDArray[Any]:
-        dtype = np.dtype(np.float32 if section.layout == "float32" else np.uint8)
-        columns = section.row_bytes // dtype.itemsize
+        layout = row_layout(section.layout)
+        dtype, columns = layout.dtype, layout.columns(section.shape[1])
         blocks = []
         for blob in section.blobs:
             header = self._header(blob)

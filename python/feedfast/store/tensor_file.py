@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,24 @@ MAX_HEADER_BYTES = 16 << 20
 _DTYPE_OF_NAME: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),  # numpy has no bfloat16; unsigned 16-bit integers are not stored
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
     "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
 }
 _NAME_OF_DTYPE = {dtype: name for name, dtype in _DTYPE_OF_NAME.items()}
+_FIRST_DTYPES = frozenset(("F32", "F16", "I64", "I32", "U8"))
+
+
+def as_stored(tensor: NDArray[Any]) -> NDArray[Any]:
+    """The tensor with bfloat16 as its bits; ml_dtypes is no dependency: its type has this name."""
+    return tensor.view(np.uint16) if tensor.dtype.name == "bfloat16" else tensor
+
+
+def format_version(dtypes: Iterable[np.dtype[Any]]) -> int:
+    """The first version of the store whose tensors may have all these dtypes."""
+    return 1 if all(_NAME_OF_DTYPE[dtype] in _FIRST_DTYPES for dtype in dtypes) else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ def plan_header(
         if dtype not in _NAME_OF_DTYPE:
             raise ValueError(
                 f"tensor {name!r}: dtype {dtype} cannot be stored; "
-                f"allowed: {', '.join(map(str, _NAME_OF_DTYPE))}"
+                f"allowed: {', '.join(map(str, _NAME_OF_DTYPE))}, uint16 being bfloat16"
             )
     order = tuple(sorted(tensors, key=lambda name: (-tensors[name][0].itemsize, name)))
     entries: dict[str, dict[str, object]] = {}

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.store import files, tensor_file
-from feedfast.store.manifest import LAYOUTS, BlobRef, Layout, Manifest, Section, check_name
+from feedfast.store.layouts import Layout, row_layout
+from feedfast.store.manifest import BlobRef, Manifest, Section, check_name
 
 BLOCK_BYTES = 16 << 20
 TENSOR_ALIGN = 64
@@ -52,53 +53,76 @@ class ModelWriter:
         self._model = check_name("model", model)
         self._blobs = self._root / "blobs"
         self._sections: dict[str, Section] = {}
+        self._format_version = 1
         files.make_folders(self._blobs)
 
-    def add_table(self, name: str, table: NDArray[Any], *, layout: Layout = "float32") -> None:
+    def add_table(
+        self,
+        name: str,
+        table: NDArray[Any],
+        *,
+        layout: Layout = "float32",
+        dim: int | None = None,
+    ) -> None:
         """Adds a matrix as row blocks.
 
         Args:
             name: Section name.
-            table: float32 [rows, dim] for layout `float32`; uint8 [rows, 4 + dim] for
-                `int8_rowwise`: float16 scale, float16 bias, then the codes, w = scale * q + bias.
+            table: The rows in this layout, as `encode_table` gives them: [rows, dim] float32 or
+                float16; bfloat16 as ml_dtypes.bfloat16 or uint16; rows of codes as uint8 [rows,
+                4 + dim] (int8) or [rows, 4 + (dim + 1) // 2] (int4).
             layout: How a row is stored.
+            dim: Columns of the table; default: as many as its rows can hold, which an odd dim of
+                int4 codes is one short of.
 
         Raises:
-            ValueError: Unknown layout, a dtype or rank that it does not have, a name used twice.
+            ValueError: Unknown layout, a dtype, rank or dim that does not fit, a name used twice.
         """
-        if layout not in LAYOUTS:
+        try:
+            found = row_layout(layout)
+        except ValueError as error:
+            raise ValueError(f"section {name!r}: {error}") from None
+        table = tensor_file.as_stored(table)
+        if table.ndim != 2 or table.dtype != found.dtype or found.largest_dim(table.shape[1]) < 1:
             raise ValueError(
-                f"section {name!r}: layout {layout!r} is unknown; allowed: {', '.join(LAYOUTS)}"
-            )
-        dtype = np.dtype(np.float32 if layout == "float32" else np.uint8)
-        header_columns = 0 if layout == "float32" else 4
-        if table.ndim != 2 or table.dtype != dtype or table.shape[1] <= header_columns:
-            raise ValueError(
-                f"section {name!r}: a table of layout {layout!r} is {dtype} with "
-                f"2 dimensions and more than {header_columns} columns; got "
+                f"section {name!r}: a table of layout {layout!r} is {found.dtype} with "
+                f"2 dimensions and at least {found.columns(1)} columns; got "
                 f"{table.dtype} of shape {table.shape}"
             )
         num_rows, columns = table.shape
-        step = rows_per_block(columns * dtype.itemsize)
+        if dim is None:
+            dim = found.largest_dim(columns)
+        if dim < 1 or found.columns(dim) != columns:
+            raise ValueError(
+                f"section {name!r}: {columns} columns of layout {layout!r} do not hold dim {dim}"
+            )
+        step = rows_per_block(found.row_bytes(dim))
         blobs = []
         for first in range(0, num_rows, step) or (0,):
             block = np.ascontiguousarray(table[first : first + step])
             digest, num_bytes = self._add_tensors({ROWS: block}, align=TABLE_ALIGN)
             blobs.append(BlobRef(digest, num_bytes, block.shape[0]))
-        self._add(
-            Section(name, "table", tuple(blobs), layout, (num_rows, columns - header_columns))
-        )
+        self._add(Section(name, "table", tuple(blobs), layout, (num_rows, dim)))
+        self._format_version = max(self._format_version, found.format_version)
 
     def add_tensors(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Adds named arrays as one safetensors file. None at all is allowed.
 
+        Dtypes: float32, float16, bfloat16 (ml_dtypes.bfloat16 or uint16), int64, int32, int8,
+        uint8.
+
         Raises:
             ValueError: A dtype that is not stored, or a name used twice.
         """
-        arrays = {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}
+        arrays = {
+            key: np.ascontiguousarray(tensor_file.as_stored(tensor))
+            for key, tensor in tensors.items()
+        }
         self._add(
             Section(name, "tensors", (BlobRef(*self._add_tensors(arrays, align=TENSOR_ALIGN)),))
         )
+        needed = tensor_file.format_version(array.dtype for array in arrays.values())
+        self._format_version = max(self._format_version, needed)
 
     def add_image(self, name: str, image: bytes | memoryview, *, layout: str) -> None:
         """Adds a blob with a format of its own, named by `layout`.
@@ -126,7 +150,9 @@ class ModelWriter:
         )
         while True:
             version = f"{number:06d}"
-            manifest = Manifest(self._model, version, self._sections, description or {})
+            manifest = Manifest(
+                self._model, version, self._sections, description or {}, self._format_version
+            )
             unfinished = files.temporary_sibling(folder / version)
             unfinished.mkdir()
             try:
