@@ -244,7 +244,9 @@ void RegisterEmbeddingKernels(py::module_& m) {
         py::kw_only(), py::arg("threads"));
   m.def(
       "read_rows",
-      [](const py::array& table, const CArray<std::int64_t>& rows, std::int64_t lines_in_flight) {
+      [](const py::array& table, const CArray<std::int64_t>& rows, std::int64_t lines_in_flight,
+         int threads) {
+        RequireThreads(threads);
         RequireRank("table", table, 2);
         if ((table.flags() & py::array::c_style) == 0)
           throw py::value_error("table must be C-contiguous");
@@ -259,9 +261,10 @@ void RegisterEmbeddingKernels(py::module_& m) {
         ThrowIfError(ValidateBags({places, offsets}, table.shape(0)));
         const void* data = table.data();
         const py::gil_scoped_release nogil;
-        return ReadRows(data, row_bytes, places, lines_in_flight);
+        return ReadRows(data, row_bytes, places, lines_in_flight, threads);
       },
-      py::arg("table"), py::arg("rows").noconvert(), py::kw_only(), py::arg("lines_in_flight"));
+      py::arg("table"), py::arg("rows").noconvert(), py::kw_only(), py::arg("lines_in_flight"),
+      py::arg("threads") = 1);
   m.def(
       "move_to_huge_pages",
       [](const py::array& array) {

@@ -30,6 +30,37 @@ std::int64_t FirstBag(const PooledFeature& feature, std::int64_t work) {
   return low;
 }
 
+// Collects jobs on the stack and runs them when there are many, or at the end.
+class Jobs {
+ public:
+  Jobs(float* out, std::int64_t out_stride) noexcept : out_(out), out_stride_(out_stride) {}
+  Jobs(const Jobs&) = delete;
+  Jobs& operator=(const Jobs&) = delete;
+  ~Jobs() { Flush(); }
+
+  void Add(const PooledFeature& feature, std::int64_t begin_bag, std::int64_t end_bag) noexcept {
+    if (begin_bag >= end_bag) return;
+    jobs_[size_++] = {
+        MakeBagRange(feature.table, feature.bags, feature.pooling, begin_bag, end_bag),
+        out_ + feature.column, out_stride_};
+    if (size_ == kCapacity) Flush();
+  }
+
+ private:
+  void Flush() noexcept {
+    static constexpr KernelTable<decltype(&scalar::PoolBags)> kKernels =
+        FEEDFAST_KERNEL_TABLE(PoolBags);
+    if (size_ > 0) kKernels.Get()(jobs_, size_);
+    size_ = 0;
+  }
+
+  static constexpr std::int64_t kCapacity = 32;
+  float* out_;
+  std::int64_t out_stride_;
+  std::int64_t size_ = 0;
+  PoolBagsArgs jobs_[kCapacity];
+};
+
 }  // namespace
 
 Status ValidateFeatures(Span<const PooledFeature> features, std::int64_t out_columns) {
@@ -71,38 +102,34 @@ GroupedWork::GroupedWork(Span<const PooledFeature> features) : features_(feature
 
 void GroupedWork::Run(float* out, std::int64_t out_stride, std::int64_t begin,
                       std::int64_t end) const noexcept {
-  static constexpr KernelTable<decltype(&scalar::PoolBags)> kKernels =
-      FEEDFAST_KERNEL_TABLE(PoolBags);
-  constexpr std::int64_t kJobs = 32;  // a call, on the stack
-  PoolBagsArgs jobs[kJobs];
-  std::int64_t num_jobs = 0;
+  Jobs jobs(out, out_stride);
   const std::int64_t first =
       std::upper_bound(begins_.begin(), begins_.end(), begin) - begins_.begin() - 1;
   for (std::int64_t f = first; f < features_.size(); ++f) {
     const std::int64_t feature_begin = begins_[static_cast<std::size_t>(f)];
     if (feature_begin >= end) break;
     const PooledFeature& feature = features_[f];
-    const std::int64_t begin_bag = FirstBag(feature, begin - feature_begin);
-    const std::int64_t end_bag = FirstBag(feature, end - feature_begin);
-    if (begin_bag == end_bag) continue;
-    jobs[num_jobs++] = {
-        MakeBagRange(feature.table, feature.bags, feature.pooling, begin_bag, end_bag),
-        out + feature.column, out_stride};
-    if (num_jobs == kJobs) {
-      kKernels.Get()(jobs, num_jobs);
-      num_jobs = 0;
-    }
+    jobs.Add(feature, FirstBag(feature, begin - feature_begin),
+             FirstBag(feature, end - feature_begin));
   }
-  kKernels.Get()(jobs, num_jobs);
+}
+
+void GroupedPooledLookupRange(Span<const PooledFeature> features, float* out,
+                              std::int64_t out_stride, std::int64_t begin_bag,
+                              std::int64_t end_bag) noexcept {
+  Jobs jobs(out, out_stride);
+  for (const PooledFeature& feature : features) jobs.Add(feature, begin_bag, end_bag);
 }
 
 void GroupedPooledLookup(Span<const PooledFeature> features, float* out, std::int64_t out_stride,
                          int threads) {
+  if (threads == 1) {
+    const std::int64_t num_bags = features.empty() ? 0 : features[0].bags.num_bags();
+    return GroupedPooledLookupRange(features, out, out_stride, 0, num_bags);
+  }
   const GroupedWork work(features);
   // Eight ranges per thread even out what the ids of one cost more than those of another.
-  const std::int64_t grain =
-      threads == 1 ? std::max<std::int64_t>(1, work.size())
-                   : std::max<std::int64_t>(1, work.size() / (8 * std::int64_t{threads}));
+  const std::int64_t grain = std::max<std::int64_t>(1, work.size() / (8 * std::int64_t{threads}));
   ParallelFor(work.size(), grain, threads,
               [&](std::int64_t begin, std::int64_t end) { work.Run(out, out_stride, begin, end); });
 }

@@ -32,6 +32,13 @@ Status ValidateFeatures(Span<const PooledFeature> features, std::int64_t out_col
 void GroupedPooledLookup(Span<const PooledFeature> features, float* out, std::int64_t out_stride,
                          int threads);
 
+// The same for the bags [begin_bag, end_bag) of every feature, on the calling thread, for hot paths
+// with buffers of their own: allocates nothing. `out` is where bag 0 would go. Requires as much as
+// GroupedPooledLookup of those bags; of offsets, that those of the range ascend within the values.
+void GroupedPooledLookupRange(Span<const PooledFeature> features, float* out,
+                              std::int64_t out_stride, std::int64_t begin_bag,
+                              std::int64_t end_bag) noexcept;
+
 // The same cut into ranges by work, for callers with a thread pool of their own. Keeps a view of
 // `features`.
 class GroupedWork {

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -8,6 +7,7 @@
 #include "cpp/embedding_kernels/grouped_lookup.h"
 #include "cpp/tf_ops/lookup_inputs.h"
 #include "cpp/tf_ops/status_to_tf.h"
+#include "cpp/tf_ops/variable_locks.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
@@ -64,26 +64,6 @@ REGISTER_OP("FeedfastGroupedLookup")
       return absl::OkStatus();
     });
 
-// Shared locks on some variables, each once and in the order of their addresses, so that two
-// holders of several locks never wait for each other.
-class SharedLocks {
- public:
-  explicit SharedLocks(const std::vector<tensorflow::core::RefCountPtr<Var>>& variables) {
-    for (const auto& variable : variables) mutexes_.push_back(variable->mu());
-    std::sort(mutexes_.begin(), mutexes_.end(), std::less<>());
-    mutexes_.erase(std::unique(mutexes_.begin(), mutexes_.end()), mutexes_.end());
-    for (tensorflow::mutex* mutex : mutexes_) mutex->lock_shared();
-  }
-  SharedLocks(const SharedLocks&) = delete;
-  SharedLocks& operator=(const SharedLocks&) = delete;
-  ~SharedLocks() {
-    for (tensorflow::mutex* mutex : mutexes_) mutex->unlock_shared();
-  }
-
- private:
-  std::vector<tensorflow::mutex*> mutexes_;
-};
-
 class GroupedLookupOp : public OpKernel {
  public:
   explicit GroupedLookupOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
@@ -134,7 +114,7 @@ class GroupedLookupOp : public OpKernel {
     for (std::size_t t = 0; t < variables.size(); ++t)
       OP_REQUIRES_OK(ctx, LookupResource(ctx, tensorflow::HandleFromInput(ctx, static_cast<int>(t)),
                                          &variables[t]));
-    const SharedLocks locks(variables);
+    const VariableLocks locks(variables, VariableLocks::kShared);
 
     std::vector<PooledFeature> features(table_of_.size());
     int next_weights = 0;

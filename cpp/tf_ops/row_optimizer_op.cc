@@ -14,6 +14,7 @@
 #include "cpp/embedding_kernels/table.h"
 #include "cpp/tf_ops/lookup_inputs.h"
 #include "cpp/tf_ops/status_to_tf.h"
+#include "cpp/tf_ops/variable_locks.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
@@ -186,26 +187,6 @@ RangeRunner RunOnOpThreads(OpKernelContext* ctx) {
   };
 }
 
-// Locks variables for writing, in the order of their addresses, so that two ops with the same
-// variables do not wait for each other; a variable named twice is locked once.
-class WriteLocks {
- public:
-  explicit WriteLocks(const std::vector<RefCountPtr<Var>>& variables) {
-    for (const auto& variable : variables) mutexes_.push_back(variable->mu());
-    std::sort(mutexes_.begin(), mutexes_.end(), std::less<>());
-    mutexes_.erase(std::unique(mutexes_.begin(), mutexes_.end()), mutexes_.end());
-    for (tensorflow::mutex* mutex : mutexes_) mutex->lock();
-  }
-  WriteLocks(const WriteLocks&) = delete;
-  WriteLocks& operator=(const WriteLocks&) = delete;
-  ~WriteLocks() {
-    for (tensorflow::mutex* mutex : mutexes_) mutex->unlock();
-  }
-
- private:
-  std::vector<tensorflow::mutex*> mutexes_;
-};
-
 // Makes the caller the only owner of the variable's buffer. Readers share it unless the variable is
 // in copy-on-read mode, which our updates never switch on: then every read would copy the table.
 absl::Status Unshare(OpKernelContext* ctx, Var* variable) {
@@ -350,7 +331,7 @@ class RowUpdateOp : public OpKernel {
 
     std::vector<RefCountPtr<Var>> variables;
     TF_RETURN_IF_ERROR(LookupVariables(ctx, &variables));
-    const WriteLocks locks(variables);
+    const VariableLocks locks(variables, VariableLocks::kExclusive);
     TrainableTable table;
     TF_RETURN_IF_ERROR(ViewTrainable(variables, dtype_, optimizer, &table));
     if (values->NumElements() != rows.size() * table.dim)
@@ -425,7 +406,7 @@ class PooledRowUpdateOp : public OpKernel {
     TF_RETURN_IF_ERROR(ctx->input("step", &step));
     TF_RETURN_IF_ERROR(LookupResource(ctx, step->scalar<tensorflow::ResourceHandle>()(), &counter));
     variables.push_back(std::move(counter));
-    const WriteLocks locks(variables);
+    const VariableLocks locks(variables, VariableLocks::kExclusive);
     counter = std::move(variables.back());
     variables.pop_back();
 
@@ -474,7 +455,7 @@ class AssignRowsOp : public OpKernel {
     std::vector<RefCountPtr<Var>> variables(1);
     TF_RETURN_IF_ERROR(
         LookupResource(ctx, tensorflow::HandleFromInput(ctx, 0), &variables.front()));
-    const WriteLocks locks(variables);
+    const VariableLocks locks(variables, VariableLocks::kExclusive);
     Var* variable = variables.front().get();
     TF_RETURN_IF_ERROR(RequireVariable("variable", *variable, dtype_, -1));
     const std::int64_t num_rows =

@@ -78,6 +78,13 @@ TEST(GroupedLookupTest, HasTheBitsOfOneLookupPerFeatureForAnyThreads) {
           work.Run(got.data(), batch.columns, begin, std::min(begin + grain, work.size()));
         EXPECT_EQ(got, want) << "ranges of " << grain;
       }
+      for (const std::int64_t window : {std::int64_t{1}, std::int64_t{3}, batch.num_bags}) {
+        std::vector<float> got(size, -7.0f);
+        for (std::int64_t bag = 0; bag < batch.num_bags; bag += window)
+          GroupedPooledLookupRange(batch.features, got.data(), batch.columns, bag,
+                                   std::min(bag + window, batch.num_bags));
+        EXPECT_EQ(got, want) << "windows of " << window;
+      }
     }
   });
 }
@@ -89,6 +96,8 @@ TEST(GroupedLookupTest, NoFeaturesAndNoBagsWriteNothing) {
   const PooledFeature feature{{nullptr, 0, 4, RowFormat::kFloat32}, {{}, none}, Pooling::kSum, 0};
   EXPECT_TRUE(ValidateFeatures({&feature, 1}, 4).ok());
   GroupedPooledLookup({&feature, 1}, nullptr, 4, 2);
+  GroupedPooledLookup({&feature, 1}, nullptr, 4, 1);
+  GroupedPooledLookupRange({}, nullptr, 0, 0, 3);
 }
 
 TEST(GroupedLookupTest, ViolationsNameTheFeature) {

@@ -24,7 +24,8 @@ TEST(RowReadProbeTest, AddsUpTheWordsOfTheRows) {
         for (std::int64_t i = 0; i < row_bytes / 4; ++i)
           want += words[static_cast<std::size_t>(row * row_bytes / 4 + i)];
       for (const std::int64_t lines : {0, 4, 1000})
-        EXPECT_EQ(ReadRows(words.data(), row_bytes, rows, lines), want) << row_bytes;
+        for (const int threads : {1, 3})
+          EXPECT_EQ(ReadRows(words.data(), row_bytes, rows, lines, threads), want) << row_bytes;
     }
   });
 }
