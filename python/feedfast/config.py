@@ -7,6 +7,7 @@ The default dims, decays and rates were chosen on validation rows (never on test
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import types
@@ -46,11 +47,14 @@ class TowerConfig:
         units: Width of each layer, the first nearest to the input; may be empty (heads only).
         gate: `hidden` multiplies a layer's output a by sigmoid(a Wg + bg); `input` multiplies it by
             sigmoid(x V + c); `none` is a plain layer.
+        gate_rank: Rank of a factored gate matrix, which costs layer width over rank less; None for
+            a full one.
         dropout: Share of the activations dropped in training, of the input and of every layer.
     """
 
     units: tuple[int, ...] = (64, 32)
     gate: Literal["hidden", "input", "none"] = "hidden"
+    gate_rank: int | None = None
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -58,7 +62,58 @@ class TowerConfig:
             _at_least(f"tower: units[{index}]", units, 1)
         if self.gate not in ("hidden", "input", "none"):
             raise ValueError(f"tower: gate must be hidden, input or none; got {self.gate!r}")
+        if self.gate_rank is not None:
+            _at_least("tower: gate_rank", self.gate_rank, 1)
+            if self.gate == "none":
+                raise ValueError("tower: gate_rank needs a gate")
         _in_range("tower: dropout", self.dropout, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossConfig:
+    """A cross network (DCN V2) over the whole input, before both towers: products of features.
+
+    Attributes:
+        layers: Its layers; n of them make products of up to n + 1 inputs.
+        rank: Rank of each layer's matrix; None for a full one, whose size is the square of the
+            number of inputs.
+    """
+
+    layers: int = 2
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("cross: layers", self.layers, 1)
+        if self.rank is not None:
+            _at_least("cross: rank", self.rank, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingInputConfig:
+    """Float features that are one vector from elsewhere, such as a text or image embedding.
+
+    Attributes:
+        prefix: The shared or dense features of the log whose names start with it.
+        kind: `batch_norm`: each column is scaled by its mean and deviation over the batches of
+            training, instead of those over all training rows. `projection`: the columns, scaled
+            like other features, are projected to `dim` learned ones. Export folds both away: the
+            first into the scaling, the second into the first layers.
+        dim: Columns of the projection; unused by `batch_norm`.
+    """
+
+    prefix: str
+    kind: Literal["batch_norm", "projection"] = "batch_norm"
+    dim: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            raise ValueError("embedding input: prefix is empty")
+        if self.kind not in ("batch_norm", "projection"):
+            raise ValueError(
+                f"embedding input {self.prefix!r}: kind must be batch_norm or projection; "
+                f"got {self.kind!r}"
+            )
+        _at_least(f"embedding input {self.prefix!r}: dim", self.dim, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +243,8 @@ class RankerConfig:
         hashtag: Table of hashtags and the hashtags of histories.
         passive: Tower of the passive objectives.
         active: Tower of the active and other objectives.
+        cross: Cross network before both towers; None: none.
+        embedding_inputs: Features that are vectors from elsewhere.
         seed: Start of every random choice: split, forest, initial weights, order of rows, dropout.
     """
 
@@ -197,6 +254,8 @@ class RankerConfig:
     history: HistoryConfig = field(default_factory=HistoryConfig)
     passive: TowerConfig = field(default_factory=TowerConfig)
     active: TowerConfig = field(default_factory=TowerConfig)
+    cross: CrossConfig | None = None
+    embedding_inputs: tuple[EmbeddingInputConfig, ...] = ()
     split: SplitConfig = field(default_factory=SplitConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -204,6 +263,16 @@ class RankerConfig:
 
     def __post_init__(self) -> None:
         _at_least("seed", self.seed, 0)
+        for one, other in itertools.permutations(self.embedding_inputs, 2):
+            if one.prefix.startswith(other.prefix):
+                raise ValueError(
+                    f"embedding inputs {other.prefix!r} and {one.prefix!r} share features"
+                )
+        if self.cross and any(e.kind == "projection" for e in self.embedding_inputs):
+            raise ValueError(
+                "cross: a projection of an embedding input cannot be folded through a cross "
+                "network; use kind batch_norm"
+            )
 
     def to_json(self) -> str:
         """Readable JSON with every field; `from_json` gives an equal config."""
@@ -243,6 +312,10 @@ def _read(kind: type[_T], value: object, where: str) -> _T:
 
 
 def _value(hint: Any, value: object, where: str) -> Any:
+    if isinstance(hint, types.UnionType):  # X | None
+        if value is None:
+            return None
+        hint = next(option for option in get_args(hint) if option is not types.NoneType)
     if dataclasses.is_dataclass(hint):
         return _read(typing.cast("type[Any]", hint), value, where)
     if isinstance(hint, types.GenericAlias):  # tuple[int, ...]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from feedfast.gated_mlp import GatedLayer
+from feedfast.config import TowerConfig
+from feedfast.gated_mlp import FloatArray, GatedLayer
 from feedfast.objectives import Utility
+from feedfast.ranker.embedding_inputs import folded_normalizer, folded_rows
 from feedfast.ranker.trained import FeedRanker
 from feedfast.ranker_artifact import Precision, RankerArtifact, publish_ranker
 from feedfast.store import ModelStore
@@ -38,8 +40,13 @@ def export(
 
 
 def artifact_of(ranker: FeedRanker) -> RankerArtifact:
-    """The ranker as the model store keeps it."""
-    features, tensors = ranker.features, ranker.tensors
+    """The ranker as the model store keeps it: batch norms and projections are folded away."""
+    features, tensors, config = ranker.features, ranker.tensors, ranker.config
+    if config.cross is not None:
+        raise ValueError("a ranker with a cross network cannot be exported yet")
+    normalizer = folded_normalizer(
+        features.embedding_inputs, tensors, features.normalizer, len(features.shared_names)
+    )
     return RankerArtifact(
         member_vocabulary=features.members,
         hashtag_vocabulary=features.hashtags,
@@ -49,33 +56,54 @@ def artifact_of(ranker: FeedRanker) -> RankerArtifact:
         forest=features.forest,
         shared_names=features.shared_names,
         dense_names=features.dense_names,
-        history=ranker.config.history,
-        mean=features.normalizer.mean,
-        inv_std=features.normalizer.inv_std,
-        towers=_towers(ranker),
+        history=config.history,
+        mean=normalizer.mean,
+        inv_std=normalizer.inv_std,
+        towers={
+            name: _layers(ranker, name, tower)
+            for name, tower in (("passive", config.passive), ("active", config.active))
+            if f"{name}/0/weight" in tensors
+        },
         utility=Utility(objectives=ranker.objectives, weights=ranker.utility_weights),
     )
 
 
-def _towers(ranker: FeedRanker) -> dict[str, list[GatedLayer]]:
-    tensors = ranker.tensors
-    towers: dict[str, list[GatedLayer]] = {}
-    for name, tower in (("passive", ranker.config.passive), ("active", ranker.config.active)):
-        if f"{name}/0/weight" not in tensors:
-            continue
-        layers = []
-        for index in range(len(tower.units) + 1):
-            is_head = index == len(tower.units)
-            prefix = f"{name}/{index}"
-            layers.append(
-                GatedLayer(
-                    tensors[f"{prefix}/weight"],
-                    tensors[f"{prefix}/bias"],
-                    tensors.get(f"{prefix}/gate_weight"),
-                    tensors.get(f"{prefix}/gate_bias"),
-                    None if is_head or tower.gate == "none" else tower.gate,
-                    "linear" if is_head else "relu",
-                )
+def _layers(ranker: FeedRanker, tower: str, config: TowerConfig) -> list[GatedLayer]:
+    tensors, features, sizes = ranker.tensors, ranker.features, ranker.features.sizes
+
+    def on_inputs(index: int, matrix: FloatArray) -> FloatArray:
+        """A matrix that multiplies a layer's input, with the input's projections folded in."""
+        if index > 0:
+            return matrix
+        return folded_rows(
+            features.embedding_inputs,
+            tensors,
+            matrix,
+            first_shared=2 * ranker.config.member.dim + ranker.config.hashtag.dim,
+            num_shared=sizes.num_shared,
+            num_dense=sizes.num_dense,
+        )
+
+    layers = []
+    for index in range(len(config.units) + 1):
+        gate = None if index == len(config.units) or config.gate == "none" else config.gate
+        of = {
+            part: tensors[f"{tower}/{index}/{part}"]
+            for part in ("weight", "bias", "gate_down", "gate_weight", "gate_bias")
+            if f"{tower}/{index}/{part}" in tensors
+        }
+        if gate == "input":
+            first = "gate_down" if "gate_down" in of else "gate_weight"
+            of[first] = on_inputs(index, of[first])
+        gate_weight = of.get("gate_weight")
+        layers.append(
+            GatedLayer(
+                on_inputs(index, of["weight"]),
+                of["bias"],
+                (of["gate_down"], of["gate_weight"]) if "gate_down" in of else gate_weight,
+                of.get("gate_bias"),
+                gate,
+                "linear" if index == len(config.units) else "relu",
             )
-        towers[name] = layers
-    return towers
+        )
+    return layers

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from feedfast import trees
 from feedfast.config import RankerConfig
 from feedfast.data import Dataset, History, ImpressionLog, KeyBags
 from feedfast.data.key_counts import frequent_keys
+from feedfast.ranker.embedding_inputs import EmbeddingInput, find_embedding_inputs
 from feedfast.ranker.examples import Examples, RowBags
 from feedfast.ranker.normalizer import Normalizer
 from feedfast.store import files
@@ -31,6 +34,7 @@ class Sizes:
     num_leaves: int
     num_shared: int
     num_dense: int
+    embedding_inputs: tuple[EmbeddingInput, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -43,6 +47,7 @@ class FeatureSpace:
         forest: Leaf encoder of [shared | dense], raw, NaN where missing.
         normalizer: Scaling of [shared | dense].
         shared_names, dense_names: Names of the columns.
+        embedding_inputs: Columns that are vectors from elsewhere.
     """
 
     members: Vocabulary
@@ -51,6 +56,7 @@ class FeatureSpace:
     normalizer: Normalizer
     shared_names: tuple[str, ...]
     dense_names: tuple[str, ...]
+    embedding_inputs: tuple[EmbeddingInput, ...] = ()
 
     @classmethod
     def fit(cls, dataset: Dataset, rows: NDArray[np.int64], config: RankerConfig) -> FeatureSpace:
@@ -64,8 +70,8 @@ class FeatureSpace:
             rows: [m] int64, rows of the log to learn from.
 
         Raises:
-            ValueError: The log has no numeric feature, or the superset objective is defined in none
-                of the rows.
+            ValueError: The log has no numeric feature, the superset objective is defined in none of
+                the rows, or an embedding input of the config is not in the log.
         """
         log = dataset.log.take(rows)
         raw = _raw(log)
@@ -80,6 +86,9 @@ class FeatureSpace:
                 f"dataset {dataset.name!r}: superset objective {dataset.superset!r} is undefined "
                 "in every training row"
             )
+        embedding_inputs = find_embedding_inputs(
+            config.embedding_inputs, shared=log.shared_names, dense=log.dense_names
+        )
         members = frequent_keys(
             [log.viewer, log.actor, log.root_actor], min_count=config.member.min_count
         )
@@ -99,6 +108,7 @@ class FeatureSpace:
             normalizer=Normalizer.fit(raw),
             shared_names=log.shared_names,
             dense_names=log.dense_names,
+            embedding_inputs=embedding_inputs,
         )
 
     @property
@@ -111,6 +121,7 @@ class FeatureSpace:
             num_leaves=self.forest.num_leaves,
             num_shared=len(self.shared_names),
             num_dense=len(self.dense_names),
+            embedding_inputs=self.embedding_inputs,
         )
 
     def encode(self, log: ImpressionLog, history: History) -> Examples:
@@ -132,6 +143,10 @@ class FeatureSpace:
         raw = _raw(log)
         scaled = self.normalizer(raw)
         num_shared = len(self.shared_names)
+        for group in self.embedding_inputs:
+            if group.kind == "batch_norm":  # the model scales, clips and fills these itself
+                columns = np.array(group.columns) + (num_shared if group.part == "dense" else 0)
+                scaled[:, columns] = self.normalizer.standardize(raw, columns)
         return Examples(
             viewer=self.members.lookup(log.viewer),
             actor=self.members.lookup(log.actor),
@@ -151,8 +166,11 @@ class FeatureSpace:
         self.forest.save(folder / "forest.trees")
         tensors = {"mean": self.normalizer.mean, "inv_std": self.normalizer.inv_std}
         # One entry: safetensors writes several in an order of its own each time.
-        names = {"names": json.dumps({"shared": self.shared_names, "dense": self.dense_names})}
-        files.write_synced(folder / "normalizer.safetensors", [save(tensors, metadata=names)])
+        names: dict[str, Any] = {"shared": self.shared_names, "dense": self.dense_names}
+        if self.embedding_inputs:
+            names["embedding_inputs"] = [dataclasses.asdict(e) for e in self.embedding_inputs]
+        metadata = {"names": json.dumps(names)}
+        files.write_synced(folder / "normalizer.safetensors", [save(tensors, metadata=metadata)])
 
     @classmethod
     def open(cls, folder: Path) -> FeatureSpace:
@@ -168,6 +186,10 @@ class FeatureSpace:
                 mean, inv_std = file.get_tensor("mean"), file.get_tensor("inv_std")
                 names = json.loads(file.metadata()["names"])
                 shared_names, dense_names = tuple(names["shared"]), tuple(names["dense"])
+                embedding_inputs = tuple(
+                    EmbeddingInput(**{**e, "columns": tuple(e["columns"])})
+                    for e in names.get("embedding_inputs", ())
+                )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
         return cls(
@@ -177,6 +199,7 @@ class FeatureSpace:
             normalizer=Normalizer(mean, inv_std),
             shared_names=shared_names,
             dense_names=dense_names,
+            embedding_inputs=embedding_inputs,
         )
 
 

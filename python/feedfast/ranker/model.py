@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from feedfast.config import RankerConfig, TowerConfig
+from feedfast.config import CrossConfig, RankerConfig, TowerConfig
 from feedfast.objectives import Objective
 from feedfast.ranker.examples import Examples, RowBags
 from feedfast.ranker.features import Sizes
+from feedfast.ranker.input_scaling import InputScaling
 from feedfast.ranker.trained import FeedRanker
 from feedfast.tf import layers
 
@@ -35,8 +36,10 @@ class RankerModel(keras.Model):  # type: ignore[misc]
         viewer | mean of history members | mean of history hashtags | shared |
         actor | root actor | mean of hashtags | leaves / sqrt(trees) | dense
 
-    Viewer, actors and history members share one table, all hashtags another. Each tower is its
-    gated layers and one linear head layer; a tower without objectives is left out.
+    Viewer, actors and history members share one table, all hashtags another. Embedding inputs among
+    shared and dense are batch-normalised, or projected and moved to the end of their part
+    (`InputScaling`). A cross network, if configured, comes next. Each tower is its gated layers and
+    one linear head layer; a tower without objectives is left out.
     """
 
     def __init__(
@@ -83,6 +86,12 @@ class RankerModel(keras.Model):  # type: ignore[misc]
             embeddings_initializer=_table_rows(next(seeds)),
             name="leaf",
         )
+        self._scaling = {
+            part: InputScaling(part, width, sizes.embedding_inputs, seeds)
+            for part, width in (("shared", sizes.num_shared), ("dense", sizes.num_dense))
+            if any(e.part == part for e in sizes.embedding_inputs)
+        }
+        self.cross = [] if config.cross is None else list(_cross_layers(config.cross, seeds))
         self.towers = [
             _Tower(name, tower, base_rates[columns], seeds)
             for name, tower, columns in zip(
@@ -109,9 +118,16 @@ class RankerModel(keras.Model):  # type: ignore[misc]
     def _named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
         for name in ("member", "hashtag", "leaf"):
             yield f"{name}_table", getattr(self, name).embeddings
+        for scaling in self._scaling.values():
+            yield from scaling.named_variables()
+        for index, layer in enumerate(self.cross):
+            for part in ("weight", "bias", "down"):
+                variable = getattr(layer, part)
+                if variable is not None:
+                    yield f"cross/{index}/{part}", variable
         for tower in self.towers:
             for index, layer in enumerate((*tower.hidden, tower.head)):
-                for part in ("weight", "bias", "gate_weight", "gate_bias"):
+                for part in ("weight", "bias", "gate_down", "gate_weight", "gate_bias"):
                     variable = getattr(layer, part)
                     if variable is not None:
                         yield f"{tower.name}/{index}/{part}", variable
@@ -138,20 +154,29 @@ class RankerModel(keras.Model):  # type: ignore[misc]
         values = tf.concat([inputs["history_hashtags.values"], inputs["hashtags.values"]], axis=0)
         offsets = tf.concat([first[:-1], first[-1] + inputs["hashtags.offsets"]], axis=0)
         history_hashtags, hashtags = tf.split(self.hashtag((values, offsets)), 2, axis=0)
-        x = tf.concat(
+        floats = {
+            part: self._scaling[part](inputs[part], training=training)
+            if part in self._scaling
+            else inputs[part]
+            for part in ("shared", "dense")
+        }
+        x0 = tf.concat(
             [
                 viewer,
                 history_members,
                 history_hashtags,
-                inputs["shared"],
+                floats["shared"],
                 actor,
                 root_actor,
                 hashtags,
                 self.leaf(inputs["leaves"]),
-                inputs["dense"],
+                floats["dense"],
             ],
             axis=1,
         )
+        x = x0
+        for layer in self.cross:
+            x = layer(x0, x)
         logits = tf.concat([tower(x, training=training) for tower in self.towers], axis=1)
         return tf.gather(logits, self._order, axis=1)
 
@@ -168,9 +193,15 @@ class _Tower(keras.layers.Layer):  # type: ignore[misc]
             layers.GatedDense(
                 units,
                 gate=gate,
+                gate_rank=config.gate_rank,
                 activation="relu",
                 kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
                 gate_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+                gate_down_initializer=(
+                    keras.initializers.GlorotUniform(seed=next(seeds))
+                    if config.gate_rank
+                    else "glorot_uniform"
+                ),
                 name=f"layer_{index}",
             )
             for index, units in enumerate(config.units)
@@ -196,6 +227,16 @@ class _Tower(keras.layers.Layer):  # type: ignore[misc]
         for layer, dropout in zip(self.hidden, self._dropouts[1:], strict=True):
             x = dropout(layer(x), training=training)
         return self.head(x)
+
+
+def _cross_layers(config: CrossConfig, seeds: Iterator[int]) -> Iterator[layers.CrossLayer]:
+    for index in range(config.layers):
+        yield layers.CrossLayer(
+            config.rank,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+            down_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+            name=f"cross_{index}",
+        )
 
 
 def model_of(ranker: FeedRanker) -> RankerModel:

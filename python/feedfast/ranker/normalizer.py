@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 LIMIT = 8.0
 """Scaled features are clipped to [-LIMIT, LIMIT]: one broken count must not dominate a score."""
 
+# Of values that are scaled again, and then clipped to LIMIT: squares of outliers must not decide a
+# variance, which stays far below the square of this over LIMIT.
+_STANDARD_LIMIT = 1e3
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Normalizer:
@@ -48,3 +52,21 @@ class Normalizer:
             )
         scaled[np.isnan(scaled)] = 0.0
         return scaled
+
+    def standardize(
+        self, features: NDArray[np.float32], columns: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """(x - mean) * inv_std of some columns, wider and not filled: NaN where missing.
+
+        Args:
+            features: [rows, columns of the normalizer].
+            columns: [c] int64, the columns wanted.
+
+        Returns:
+            [rows, c] float32 in [-1000, 1000], or NaN.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled: NDArray[np.float32] = (
+                features[:, columns] - self.mean[columns]
+            ) * self.inv_std[columns]
+        return np.clip(scaled, -_STANDARD_LIMIT, _STANDARD_LIMIT)

@@ -26,8 +26,10 @@ class FeedRanker:
         objectives: One per output.
         utility_weights: [objectives], inverse base rates of the training rows.
         features: From impressions to model inputs.
-        tensors: Weights by name: the three tables, and `<tower>/<layer>/weight`, `bias`,
-            `gate_weight`, `gate_bias`; the last layer of a tower is its linear head.
+        tensors: Weights by name: the three tables; `<tower>/<layer>/weight`, `bias`, `gate_weight`,
+            `gate_bias` and, with a gate rank, `gate_down`, where the last layer of a tower is its
+            linear head; `cross/<layer>/weight`, `bias` and, with a rank, `down`; and
+            `embedding/<name>/mean` and `variance`, or `projection`.
     """
 
     config: RankerConfig

@@ -134,7 +134,8 @@ class GatedDense(keras.layers.Layer):  # type: ignore[misc]
         gate_rank: Rank of a factored gate matrix; None for a full one.
         kernel_initializer: Initializer of `weight`.
         bias_initializer: Initializer of `bias`.
-        gate_initializer: Initializer of `gate_weight` and, with a rank, of `gate_down`.
+        gate_initializer: Initializer of `gate_weight`.
+        gate_down_initializer: Initializer of `gate_down`, which a rank makes.
         gate_bias_initializer: Initializer of `gate_bias`.
         kernel_regularizer: Regularizer of `weight`.
         gate_regularizer: Regularizer of `gate_weight` and `gate_down`.
@@ -155,6 +156,7 @@ class GatedDense(keras.layers.Layer):  # type: ignore[misc]
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         gate_initializer: Any = "glorot_uniform",
+        gate_down_initializer: Any = "glorot_uniform",
         gate_bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         gate_regularizer: Any = None,
@@ -178,6 +180,7 @@ class GatedDense(keras.layers.Layer):  # type: ignore[misc]
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.gate_initializer = keras.initializers.get(gate_initializer)
+        self.gate_down_initializer = keras.initializers.get(gate_down_initializer)
         self.gate_bias_initializer = keras.initializers.get(gate_bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.gate_regularizer = keras.regularizers.get(gate_regularizer)
@@ -206,7 +209,7 @@ class GatedDense(keras.layers.Layer):  # type: ignore[misc]
         if self.gate_rank is not None:
             self.gate_down = self.add_weight(
                 shape=(source, self.gate_rank),
-                initializer=self.gate_initializer,
+                initializer=self.gate_down_initializer,
                 regularizer=self.gate_regularizer,
                 name="gate_down",
             )
@@ -269,6 +272,7 @@ class GatedDense(keras.layers.Layer):  # type: ignore[misc]
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "gate_initializer": keras.initializers.serialize(self.gate_initializer),
+            "gate_down_initializer": keras.initializers.serialize(self.gate_down_initializer),
             "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "gate_regularizer": keras.regularizers.serialize(self.gate_regularizer),
