@@ -1,0 +1,80 @@
+"""What several parts need: opened scorers, requests in turn, rows of percentiles."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import request_model
+from numpy.typing import NDArray
+
+from feedfast import ModelStore, Request, Scorer
+from feedfast.bench import BenchOptions, BenchRow, row
+from feedfast.ranker_artifact import Precision, RankerArtifact, publish_ranker
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+NUM_REQUESTS = 16
+# p99 within this factor of p50.
+TAIL_TARGET = 1.5
+
+
+def open_scorers(
+    folder: Path,
+    artifact: RankerArtifact,
+    options: BenchOptions,
+    precisions: Sequence[Precision] = PRECISIONS,
+) -> dict[str, Scorer]:
+    """The artifact published and opened in each precision."""
+    scorers = {}
+    for precision in precisions:
+        publish_ranker(ModelStore(folder), precision, artifact, precision=precision)
+        scorers[precision] = Scorer.open(folder, precision, threads=options.threads)
+    return scorers
+
+
+def make_requests(
+    model: request_model.Model, candidates: int, count: int = NUM_REQUESTS
+) -> list[Request]:
+    rng = np.random.default_rng(candidates)
+    return [request_model.make_request(rng, model, candidates) for _ in range(count)]
+
+
+def in_turn(function: Callable[[Any], object], arguments: Sequence[Any]) -> Callable[[], object]:
+    """A function without arguments that takes the next of several each time."""
+    turns = itertools.cycle(arguments)
+    return lambda: function(next(turns))
+
+
+def percentile_rows(
+    name: str,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    *,
+    peer: str,
+    target: float | None = None,
+    percentiles: Sequence[int] = (50, 95, 99),
+) -> Iterator[BenchRow]:
+    for percentile in percentiles:
+        yield row(
+            f"{name}/p{percentile}",
+            1e6 * float(np.percentile(ours, percentile)),
+            "us",
+            peer=peer,
+            peer_value=1e6 * float(np.percentile(theirs, percentile)),
+            target=target,
+        )
+
+
+def median_row(
+    name: str,
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    *,
+    peer: str,
+    target: float | None = None,
+) -> BenchRow:
+    (only,) = percentile_rows(name, ours, theirs, peer=peer, target=target, percentiles=(50,))
+    return only
