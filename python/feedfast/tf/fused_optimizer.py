@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from feedfast.tf.growable_variable import add_growable, filled
 from feedfast.tf.optimizers import RowOptimizer, reset_states, state_shape
 from feedfast.tf.pooled_lookup import Pooling
 from feedfast.tf.row_update import STATES, update_in_backward
@@ -63,16 +64,20 @@ class FusedOptimizer:
                 autocast=False,
             )
         self.states = [
-            layer.add_weight(
+            add_growable(
+                layer,
                 name=f"fused_{name}",
                 shape=state_shape(shape, rowwise=rowwise),
-                initializer=keras.initializers.Constant(self.optimizer.initial_state),
+                initializer=filled(self.optimizer.initial_state),
                 dtype="float32",
                 trainable=False,
                 autocast=False,
             )
             for name, rowwise in STATES[self.optimizer.rule]
         ]
+        for variable in (self.trigger, self.step, self.learning_rate, *self.states):
+            if variable is not None:  # checkpoints of TensorFlow follow the attributes of the layer
+                setattr(layer, variable.name, variable)
 
     def attach(
         self,
@@ -113,6 +118,11 @@ class FusedOptimizer:
     def reset_rows(self, rows: Any) -> None:
         """Gives the states of `rows` their initial values."""
         reset_states(self.states, rows, self.optimizer.initial_state)
+
+    def grow_states(self, num_rows: int) -> None:
+        """Appends rows in their initial states until there are `num_rows`."""
+        for state in self.states:
+            state.grow_to(num_rows, fill=self.optimizer.initial_state)
 
     def get_config(self) -> dict[str, Any]:
         """The serialised optimizer."""

@@ -10,11 +10,13 @@ would decay its moments and move it on. Weight decay too counts only the steps t
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
+from feedfast.tf.growable_variable import GrowableVariable, add_growable, filled
 from feedfast.tf.row_update import (
     STATES,
     Clipping,
@@ -162,12 +164,15 @@ class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         for variable in variables:
             value = variable.value if isinstance(variable, keras.Variable) else variable
             path = getattr(variable, "path", variable.name).replace("/", "_").replace(":", "_")
+            add = self.add_variable
+            if isinstance(variable, GrowableVariable):
+                add = functools.partial(add_growable, self, trainable=False)
             with self._distribution_strategy.extended.colocate_vars_with(value):
                 self._states.append(
                     [
-                        self.add_variable(
+                        add(
                             shape=state_shape(variable.shape, rowwise=rowwise),
-                            initializer=keras.initializers.Constant(self.initial_state),
+                            initializer=filled(self.initial_state),
                             dtype="float32",
                             name=f"{path}_{name}",
                         )
@@ -196,6 +201,16 @@ class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def _clip_gradients(self, grads: Any) -> Any:
         return grads  # clipped by the op, after the slices of a row are summed
 
+    def grow_states(self, variable: Any, num_rows: int) -> None:
+        """Appends rows in their initial states to those of a table of `PooledEmbedding`.
+
+        Args:
+            variable: The table, a GrowableVariable that the optimizer was built with.
+            num_rows: How many rows there are afterwards.
+        """
+        for state in self._states[self._get_variable_index(variable.value)]:
+            state.grow_to(num_rows, fill=self.initial_state)
+
     def reset_rows(self, variable: Any, rows: Any) -> None:
         """Gives the states of rows of a variable their initial values, as for new rows.
 
@@ -207,6 +222,14 @@ class RowOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             variable = variable.value
         states = self._states[self._get_variable_index(variable)]
         reset_states(states, rows, self.initial_state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads states from a file of Keras; those of a table that was larger then grow."""
+        names = set(store.keys())
+        for i, variable in enumerate(self.variables):
+            if isinstance(variable, GrowableVariable) and str(i) in names:
+                variable.grow_to(len(store[str(i)]), fill=self.initial_state)
+        super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
         """Everything `from_config` needs."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from feedfast.tf.fused_optimizer import FusedOptimizer
+from feedfast.tf.growable_variable import GrowableVariable, add_growable
 from feedfast.tf.new_rows import NewRows, check_new_rows, new_row_values
+from feedfast.tf.optimizers import RowOptimizer
 from feedfast.tf.pooled_lookup import Pooling, pooled_lookup, row_offsets
 from feedfast.tf.row_update import assign_rows
 
@@ -40,7 +43,8 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             memory, and the model's optimizer does not see it. Every backward pass through the
             layer is then a step, whatever is done with its gradients. The table stays as it is
             where `layer.trainable` is false.
-        capacity: Rows to reserve for `grow`; default `num_rows`.
+        capacity: Rows to reserve for `grow`, which doubles the table when it has no more; default
+            `num_rows`.
         new_rows: What `grow` and `reset_rows` put into rows: "zeros"; "mean", the mean of the rows
             in use; "hash", uniform in +-0.05 as a function of the row alone.
         **kwargs: As for `keras.layers.Layer`.
@@ -83,9 +87,9 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 "fused_optimizer cannot follow the loss scaling that float16 needs; use the dtype "
                 "policy 'mixed_bfloat16', or leave fused_optimizer out"
             )
-        self.num_rows = int(num_rows)
+        self._num_rows = int(num_rows)
+        self._capacity = self._num_rows if capacity is None else int(capacity)
         self.dim = int(dim)
-        self.capacity = self.num_rows if capacity is None else int(capacity)
         self.table_dtype = table_dtype
         self.new_rows: NewRows = new_rows
         self.pooling: Pooling = pooling
@@ -96,17 +100,21 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def build(self, ids_shape: Any = None, weights_shape: Any = None) -> None:
         """Creates the table; its shape does not depend on the input's."""
         del ids_shape, weights_shape
+        shape = (self._capacity, self.dim)
         # autocast would hand the op a cast copy of the table instead of the variable.
-        self.embeddings = self.add_weight(
+        self.embeddings: GrowableVariable = add_growable(
+            self,
             name="embeddings",
-            shape=(self.capacity, self.dim),
+            shape=shape,
             initializer=self.embeddings_initializer,
-            dtype=self.table_dtype,
+            dtype=self.table_dtype or self.variable_dtype,
             trainable=self._fused is None,
             autocast=False,
         )
+        # Of TensorFlow, so that checkpoints have it and `weights` does not.
+        self._rows_in_use = tf.Variable(self._num_rows, dtype=tf.int64, trainable=False)
         if self._fused is not None:
-            self._fused.build(self, (self.capacity, self.dim))
+            self._fused.build(self, shape)
 
     def call(self, ids: Any, weights: Any = None) -> tf.Tensor:
         """Pools the rows of `ids`.
@@ -152,24 +160,61 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             raise AttributeError(f"layer {self.name!r} has no fused_optimizer")
         return self._fused.learning_rate
 
+    @property
+    def num_rows(self) -> int:
+        """Rows in use, the OOV row included."""
+        if not self.built:
+            return self._num_rows
+        with tf.init_scope():
+            return int(self._rows_in_use.numpy())
+
+    @property
+    def capacity(self) -> int:
+        """Rows of the table, the reserve included."""
+        return int(self.embeddings.shape[0]) if self.built else self._capacity
+
     def grow(self, num_rows: int, *, optimizer: Any = None) -> None:
-        """Takes rows of the reserve into use; they start as `new_rows` says.
+        """Takes more rows into use; they start as `new_rows` says.
+
+        Where the reserve is too small, the table doubles until it holds them, and the states of its
+        optimizer with it. Every doubling copies the table, which is in memory twice meanwhile.
+        Call it between steps, in a callback of `fit` for instance; functions that were traced
+        before, the steps of `fit` among them, go on with the larger table.
 
         Args:
-            num_rows: New number of rows, at most `capacity`.
+            num_rows: New number of rows, at least as many as before.
             optimizer: As in `reset_rows`.
 
         Raises:
-            ValueError: Fewer rows than before, or more than `capacity`.
+            ValueError: Fewer rows than before; or the layer has no table yet.
+            TypeError: `optimizer` is not one of `fft.optimizers`.
+            RuntimeError: The table must double inside a `tf.function` or in several replicas.
         """
-        if not self.num_rows <= num_rows <= self.capacity:
-            raise ValueError(
-                f"layer {self.name!r}: num_rows can grow from {self.num_rows} to its capacity of "
-                f"{self.capacity}; got {num_rows}. A larger table is a new layer with the weights "
-                "of this one"
+        if not self.built:
+            raise ValueError(f"layer {self.name!r} has no table yet; build it before it grows")
+        if optimizer is not None and not isinstance(optimizer, RowOptimizer):
+            raise TypeError(
+                f"layer {self.name!r}: states grow with the table only in fft.optimizers; got "
+                f"{type(optimizer).__name__}"
             )
-        self.reset_rows(tf.range(self.num_rows, num_rows, dtype=tf.int64), optimizer=optimizer)
-        self.num_rows = int(num_rows)
+        before, capacity = self.num_rows, self.capacity
+        if num_rows < before:
+            raise ValueError(
+                f"layer {self.name!r}: num_rows can only grow, it is {before}; got {num_rows}"
+            )
+        while capacity < num_rows:
+            capacity *= 2
+        # The table last: after a failure the next call finds how far this one came.
+        if optimizer is not None:
+            optimizer.grow_states(self.embeddings, capacity)
+        self._grow_to(capacity)
+        self.reset_rows(tf.range(before, num_rows, dtype=tf.int64), optimizer=optimizer)
+        self._rows_in_use.assign(num_rows)
+
+    def _grow_to(self, capacity: int) -> None:
+        if self._fused is not None:
+            self._fused.grow_states(capacity)
+        self.embeddings.grow_to(capacity)
 
     def reset_rows(self, rows: Any, *, optimizer: Any = None) -> None:
         """Gives rows the values of new ones, and their optimizer states too: for evicted keys.
@@ -186,6 +231,21 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
             self._fused.reset_rows(rows)
         if optimizer is not None:
             optimizer.reset_rows(self.embeddings, rows)
+
+    def save_own_variables(self, store: Any) -> None:
+        """The variables and the number of rows in use, for files of Keras."""
+        super().save_own_variables(store)
+        store["num_rows"] = np.int64(self.num_rows)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` stored; a table that was larger then makes this grow."""
+        names = list(store.keys())
+        stored = {name: store[name] for name in names if name != "num_rows"}
+        if self.built:
+            sizes = [len(value) for value in stored.values() if np.ndim(value)]
+            self._grow_to(max(sizes, default=0))
+        super().load_own_variables(stored)
+        self._rows_in_use.assign(int(np.asarray(store["num_rows"])))
 
     def get_config(self) -> dict[str, Any]:
         """Everything `from_config` needs."""
