@@ -32,7 +32,7 @@ NUMPY = {
         "trees",
         "metrics",
     ),
-    *("input_layout", "ranker_artifact", "ranker_description", "request"),
+    *("input_layout", "ranker_artifact", "ranker_description", "request", "request_columns"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),
 }
 MAY_IMPORT: dict[str, set[str]] = {

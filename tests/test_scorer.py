@@ -324,8 +324,8 @@ def test_errors_name_argument_position_value_and_limit(
 def test_requests_of_another_type_are_refused(path: Path, artifact: RankerArtifact) -> None:
     scorer = Scorer.open(path, version=1)
     request = random_request(np.random.default_rng(SEED), artifact, 4)
-    with pytest.raises(TypeError, match="request must be a Request; got dict"):
-        scorer.score({"item": ["a"]})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="request must be a Request or a mapping; got list"):
+        scorer.score([request])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="requests must be a RequestBatch; got Request"):
         scorer.score_batch(request)  # type: ignore[arg-type]
     for change, message in (

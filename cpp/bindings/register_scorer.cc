@@ -2,10 +2,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "cpp/bindings/string_keys.h"
 #include "cpp/bindings/tables.h"
 #include "cpp/scorer/scorer.h"
+#include "cpp/scorer/selected_candidates.h"
 
 namespace py = pybind11;
 
@@ -96,56 +99,89 @@ OptionalKeys MakeOptionalKeys(const py::object& keys, const char* name) {
 
 using Offsets = CArray<std::int64_t>;
 
-// (probabilities [candidates, objectives], score [candidates], order [candidates])
+// (alpha, lambda, weights [objectives])
+using TradeoffTuple = std::tuple<double, double, std::vector<double>>;
+
+std::int64_t NanosecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
+                                                              start)
+      .count();
+}
+
+// (probabilities [candidates, objectives], score [candidates], order [candidates], times), where
+// times is None, or the nanoseconds of the stages and of the whole call.
 py::tuple Score(const NativeScorer& native, const Offsets& candidate_offsets,
                 const py::object& viewer, const py::object& history_members,
                 const Offsets& history_member_offsets, const py::object& history_hashtags,
                 const Offsets& history_hashtag_offsets, const CArray<float>& shared,
                 const py::object& item, const py::object& actor, const py::object& root_actor,
                 const py::object& hashtags, const Offsets& hashtag_offsets,
-                const CArray<float>& dense, double alpha, double lambda,
-                std::vector<double> weights, std::optional<std::int64_t> top_k, int threads,
-                std::int64_t mini_batch) {
-  const OptionalKeys keys[] = {MakeOptionalKeys(viewer, "viewer"),
-                               MakeOptionalKeys(history_members, "history_members"),
-                               MakeOptionalKeys(history_hashtags, "history_hashtags"),
-                               MakeOptionalKeys(item, "item"),
-                               MakeOptionalKeys(actor, "actor"),
-                               MakeOptionalKeys(root_actor, "root_actor"),
-                               MakeOptionalKeys(hashtags, "hashtags")};
-  const RequestBatch batch{AsSpan("candidate_offsets", candidate_offsets),
-                           keys[0].get(),
-                           keys[1].get(),
-                           AsSpan("history_member_offsets", history_member_offsets),
-                           keys[2].get(),
-                           AsSpan("history_hashtag_offsets", history_hashtag_offsets),
-                           AsSpan("shared", shared),
-                           keys[3].get(),
-                           keys[4].get(),
-                           keys[5].get(),
-                           keys[6].get(),
-                           AsSpan("hashtag_offsets", hashtag_offsets),
-                           AsSpan("dense", dense)};
+                const CArray<float>& dense, const std::vector<TradeoffTuple>& tradeoffs,
+                const Offsets& tradeoff_of, const std::optional<Offsets>& candidates,
+                const std::vector<std::string>& without, std::optional<std::int64_t> top_k,
+                int threads, std::int64_t mini_batch, bool timing) {
+  const auto start = std::chrono::steady_clock::now();
+  const bool same_actor = root_actor.is(actor);
+  const OptionalKeys keys[] = {
+      MakeOptionalKeys(viewer, "viewer"),
+      MakeOptionalKeys(history_members, "history_members"),
+      MakeOptionalKeys(history_hashtags, "history_hashtags"),
+      MakeOptionalKeys(item, "item"),
+      MakeOptionalKeys(actor, "actor"),
+      same_actor ? nullptr : MakeOptionalKeys(root_actor, "root_actor"),
+      MakeOptionalKeys(hashtags, "hashtags"),
+  };
+  scorer::StageTimes times;
+  times[scorer::Stage::kStrings] = NanosecondsSince(start);
+  RequestBatch batch;
+  batch.candidate_offsets = AsSpan("candidate_offsets", candidate_offsets);
+  batch.viewer = keys[0].get();
+  batch.history_members = keys[1].get();
+  batch.history_member_offsets = AsSpan("history_member_offsets", history_member_offsets);
+  batch.history_hashtags = keys[2].get();
+  batch.history_hashtag_offsets = AsSpan("history_hashtag_offsets", history_hashtag_offsets);
+  batch.shared = AsSpan("shared", shared);
+  batch.tradeoff_of = AsSpan("tradeoff_of", tradeoff_of);
+  batch.item = keys[3].get();
+  batch.actor = keys[4].get();
+  batch.root_actor = (same_actor ? keys[4] : keys[5]).get();
+  batch.hashtags = keys[6].get();
+  batch.hashtag_offsets = AsSpan("hashtag_offsets", hashtag_offsets);
+  batch.dense = AsSpan("dense", dense);
+  std::vector<scorer::Tradeoff> balances;
+  balances.reserve(tradeoffs.size());
+  for (const auto& [alpha, lambda, weights] : tradeoffs)
+    balances.push_back({alpha, lambda, weights});
   const Model& model = native.scorer->model();
-  // Before the arrays are made: their size is the last offset.
-  ThrowIfError(scorer::ValidateBatch(batch, model.num_shared, model.num_dense()));
-  const std::int64_t candidates = batch.num_candidates();
-  CArray<float> probabilities({candidates, model.num_objectives()});
-  CArray<float> score(candidates);
-  CArray<std::int64_t> order(candidates);
+  // Before anything is sized by it.
+  ThrowIfError(scorer::ValidateBatch(batch, model.num_shared, model.num_dense(),
+                                     static_cast<std::int64_t>(balances.size())));
+  std::optional<scorer::SelectedCandidates> selected;
+  if (candidates.has_value()) {
+    selected.emplace(ValueOrThrow(scorer::SelectedCandidates::Select(
+        batch, AsSpan("candidates", *candidates), model.num_dense())));
+    batch = selected->batch();
+  }
+  const std::int64_t num_candidates = batch.num_candidates();
+  CArray<float> probabilities({num_candidates, model.num_objectives()});
+  CArray<float> score(num_candidates);
+  CArray<std::int64_t> order(num_candidates);
   const scorer::Scores scores{AsMutableSpan(probabilities), AsMutableSpan(score),
-                              AsMutableSpan(order)};
+                              AsMutableSpan(order), timing ? &times : nullptr};
   scorer::ScoreOptions options;
   options.threads = threads;
   options.mini_batch = mini_batch;
   if (top_k.has_value()) options.top_k = *top_k;
-  const scorer::Tradeoff tradeoff{alpha, lambda, std::move(weights)};
+  for (const std::string& group : without)
+    options.without.Add(ValueOrThrow(scorer::ParseInputGroup(group)));
   const Status status = [&] {
     const py::gil_scoped_release nogil;
-    return native.scorer->Score(batch, tradeoff, options, scores);
+    return native.scorer->Score(batch, balances, options, scores);
   }();
   ThrowIfError(status);
-  return py::make_tuple(probabilities, score, order);
+  py::object taken = py::none();
+  if (timing) taken = py::make_tuple(times.nanoseconds, NanosecondsSince(start));
+  return py::make_tuple(probabilities, score, order, taken);
 }
 
 }  // namespace
@@ -162,9 +198,10 @@ void RegisterScorer(py::module_& m) {
            py::arg("history_member_offsets").noconvert(), py::arg("history_hashtags"),
            py::arg("history_hashtag_offsets").noconvert(), py::arg("shared").noconvert(),
            py::arg("item"), py::arg("actor"), py::arg("root_actor"), py::arg("hashtags"),
-           py::arg("hashtag_offsets").noconvert(), py::arg("dense").noconvert(), py::arg("alpha"),
-           py::arg("lambda_"), py::arg("weights"), py::arg("top_k"), py::arg("threads"),
-           py::arg("mini_batch"));
+           py::arg("hashtag_offsets").noconvert(), py::arg("dense").noconvert(),
+           py::arg("tradeoffs"), py::arg("tradeoff_of").noconvert(),
+           py::arg("candidates").noconvert(), py::arg("without"), py::arg("top_k"),
+           py::arg("threads"), py::arg("mini_batch"), py::arg("timing"));
 }
 
 }  // namespace feedfast::bindings

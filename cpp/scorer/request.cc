@@ -45,9 +45,23 @@ Status ValidateFloats(const char* name, Span<const float> values, std::int64_t r
   return OkStatus();
 }
 
+Status ValidateTradeoffOf(Span<const std::int64_t> tradeoff_of, std::int64_t requests,
+                          std::int64_t num_tradeoffs) {
+  if (tradeoff_of.empty()) return OkStatus();
+  if (tradeoff_of.size() != requests)
+    return InvalidArgument("tradeoff_of has ", tradeoff_of.size(), " values; there are ", requests,
+                           " requests");
+  for (std::int64_t r = 0; r < requests; ++r)
+    if (tradeoff_of[r] < 0 || tradeoff_of[r] >= num_tradeoffs)
+      return InvalidArgument("tradeoff_of[", r, "] = ", tradeoff_of[r], "; there are ",
+                             num_tradeoffs, " trade-offs");
+  return OkStatus();
+}
+
 }  // namespace
 
-Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::int64_t num_dense) {
+Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::int64_t num_dense,
+                     std::int64_t num_tradeoffs) {
   if (batch.candidate_offsets.empty()) return InvalidArgument("candidate_offsets is empty");
   const std::int64_t requests = batch.num_requests();
   FEEDFAST_RETURN_IF_ERROR(
@@ -64,7 +78,9 @@ Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::in
                                         "hashtags", batch.hashtags));
   FEEDFAST_RETURN_IF_ERROR(
       ValidateFloats("shared", batch.shared, requests, num_shared, "requests"));
-  return ValidateFloats("dense", batch.dense, candidates, num_dense, "candidates");
+  FEEDFAST_RETURN_IF_ERROR(
+      ValidateFloats("dense", batch.dense, candidates, num_dense, "candidates"));
+  return ValidateTradeoffOf(batch.tradeoff_of, requests, num_tradeoffs);
 }
 
 }  // namespace feedfast::scorer

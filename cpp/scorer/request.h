@@ -23,6 +23,8 @@ struct RequestBatch {
   const mph::KeySource* history_hashtags = nullptr;  // bags by history_hashtag_offsets
   Span<const std::int64_t> history_hashtag_offsets;  // [requests + 1]
   Span<const float> shared;                          // [requests, S]
+  // [requests], which of the call's trade-offs; empty: the first.
+  Span<const std::int64_t> tradeoff_of;
 
   // Per candidate.
   const mph::KeySource* item = nullptr;        // [candidates]; read for random effects alone
@@ -39,9 +41,11 @@ struct RequestBatch {
 };
 
 // Ok when every column has the length that the others and a model with these float features ask
-// for, and offsets start at 0, never fall and end at the number of keys (0 for bags of nullptr).
-// InvalidArgument otherwise: argument, position, value and limit.
-Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::int64_t num_dense);
+// for, offsets start at 0, never fall and end at the number of keys (0 for bags of nullptr), and
+// tradeoff_of[r] is in [0, num_tradeoffs). InvalidArgument otherwise: argument, position, value and
+// limit.
+Status ValidateBatch(const RequestBatch& batch, std::int64_t num_shared, std::int64_t num_dense,
+                     std::int64_t num_tradeoffs = 1);
 
 }  // namespace feedfast::scorer
 

@@ -2,36 +2,15 @@
 
 #include <algorithm>
 #include <cassert>
-#include <new>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "cpp/common/aligned_buffer.h"
 #include "cpp/common/parallel_for.h"
-#include "cpp/embedding_kernels/pooled_lookup.h"
 
 namespace feedfast::scorer {
 namespace {
-
-using embedding_kernels::Bags;
-using embedding_kernels::PooledLookupRange;
-using embedding_kernels::Pooling;
-using embedding_kernels::Table;
-
-// out[b, :] of `num_bags` bags, on the calling thread.
-void Pool(const Table& table, Span<const std::int64_t> rows, Span<const std::int64_t> offsets,
-          Pooling pooling, float* out, std::int64_t out_stride) {
-  const Bags bags{rows, offsets};
-  PooledLookupRange(table, bags, pooling, out, out_stride, 0, bags.num_bags());
-}
-
-// Rows of the keys from `begin` on; 0 for all when there is no source.
-void LookupRows(const mph::Vocabulary& vocabulary, const mph::KeySource* keys, std::int64_t begin,
-                Span<std::int64_t> rows) {
-  if (keys == nullptr)
-    std::fill(rows.begin(), rows.end(), std::int64_t{0});
-  else
-    vocabulary.Lookup(*keys, begin, rows);
-}
 
 std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 
@@ -46,59 +25,49 @@ std::int64_t MostKeys(Span<const std::int64_t> offsets, std::int64_t first, std:
 
 }  // namespace
 
+// What the threads of one call read.
+struct Scorer::Call {
+  const RequestBatch& batch;
+  const ScoreOptions& options;
+  const Scores& scores;
+  std::vector<float> coefficients;  // [trade-offs, objectives]
+
+  Span<const float> coefficients_of(std::int64_t r, std::int64_t num_objectives) const noexcept {
+    const std::int64_t tradeoff = batch.tradeoff_of.empty() ? 0 : batch.tradeoff_of[r];
+    return Span<const float>(coefficients).subspan(tradeoff * num_objectives, num_objectives);
+  }
+};
+
 // What all candidates of one request share.
 struct Scorer::Viewer {
-  explicit Viewer(const Model& model)
-      : inputs(model.num_viewer_inputs()), first_layers(model.towers.size()) {
+  explicit Viewer(const Model& model) : inputs(model), first_layers(model.towers.size()) {
     // Allocates here what would otherwise be allocated on a thread that must not throw.
     for (std::size_t t = 0; t < model.towers.size(); ++t)
-      model.towers[t].mlp->PrepareShared(inputs.span(), first_layers[t]);
+      model.towers[t].mlp->PrepareShared(inputs.x(), first_layers[t]);
   }
 
-  AlignedBuffer<float> inputs;            // [num_viewer_inputs], the viewer's columns of x
+  ViewerInputs inputs;
   std::vector<SharedInput> first_layers;  // of each tower
-  std::vector<std::int64_t> rows;         // of one history bag; has room for the longest
-  const float* shared = nullptr;          // [S], as the request gives them
 };
 
 // The buffers of one thread.
 struct Scorer::Workspace {
   Workspace(const Model& model, std::int64_t capacity_rows)
-      : capacity(capacity_rows),
-        viewer(model),
-        rows(capacity_rows),
-        unit_offsets(capacity_rows + 1),
-        hashtag_offsets(capacity_rows + 1),
-        features(capacity_rows * model.mean.size()),
-        leaves(capacity_rows * model.forest->num_trees()),
-        leaf_rows(capacity_rows * model.forest->num_trees()),
-        leaf_offsets(capacity_rows + 1),
-        inputs(capacity_rows * model.num_candidate_inputs()) {
+      : capacity(capacity_rows), viewer(model), inputs(model, capacity_rows) {
     std::int64_t most_outputs = 0;
     for (const Tower& tower : model.towers) {
       towers.emplace_back(*tower.mlp, capacity_rows);
       most_outputs = std::max(most_outputs, tower.mlp->num_outputs());
     }
     logits = AlignedBuffer<float>(capacity_rows * most_outputs);
-    for (std::int64_t i = 0; i <= capacity_rows; ++i) {
-      unit_offsets[i] = i;
-      leaf_offsets[i] = i * model.forest->num_trees();
-    }
   }
 
-  std::int64_t capacity;                        // candidates
-  Viewer viewer;                                // used when this thread prepares a request
-  AlignedBuffer<std::int64_t> rows;             // [capacity], of one id per candidate
-  AlignedBuffer<std::int64_t> unit_offsets;     // 0, 1, 2, ...: bags of one id
-  AlignedBuffer<std::int64_t> hashtag_offsets;  // [capacity + 1], from 0
-  std::vector<std::int64_t> hashtag_rows;       // has room for the longest mini-batch
-  AlignedBuffer<float> features;                // [capacity, S + F]
-  AlignedBuffer<std::int32_t> leaves;           // [capacity, trees]
-  AlignedBuffer<std::int64_t> leaf_rows;        // [capacity, trees]
-  AlignedBuffer<std::int64_t> leaf_offsets;     // [capacity + 1]
-  AlignedBuffer<float> inputs;                  // [capacity, num_candidate_inputs]
-  AlignedBuffer<float> logits;                  // [capacity, outputs of a tower]
+  std::int64_t capacity;  // candidates
+  Viewer viewer;          // used when this thread prepares a request
+  CandidateInputs inputs;
+  AlignedBuffer<float> logits;  // [capacity, outputs of a tower]
   std::vector<GatedMlpWorkspace> towers;
+  StageTimes times;  // of the call that has it
 };
 
 // Workspaces for the threads of one call, given back to the scorer when it ends.
@@ -111,22 +80,16 @@ class Scorer::Lease {
     for (std::int64_t i = 0; i < count; ++i) {
       std::unique_ptr<Workspace> workspace = Reuse(capacity);
       if (workspace == nullptr) workspace = std::make_unique<Workspace>(scorer.model_, capacity);
-      workspace->viewer.rows.reserve(static_cast<std::size_t>(history_keys));
-      workspace->hashtag_rows.reserve(static_cast<std::size_t>(hashtag_keys));
+      workspace->viewer.inputs.Reserve(history_keys);
+      workspace->inputs.Reserve(hashtag_keys);
+      workspace->times = StageTimes();
       idle_.push_back(std::move(workspace));
     }
   }
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
   ~Lease() {
-    const std::lock_guard<std::mutex> lock(scorer_.mutex_);
-    for (std::unique_ptr<Workspace>& workspace : idle_) {
-      try {
-        scorer_.free_.push_back(std::move(workspace));
-      } catch (const std::bad_alloc&) {
-        return;  // the rest is freed with idle_
-      }
-    }
+    for (std::unique_ptr<Workspace>& workspace : idle_) scorer_.free_.Give(std::move(workspace));
   }
 
   Workspace& first() noexcept { return *idle_.front(); }
@@ -146,15 +109,18 @@ class Scorer::Lease {
     idle_.push_back(std::move(workspace));  // within the reserved capacity
   }
 
+  // Of all workspaces; requires that none is in use.
+  StageTimes times() const noexcept {
+    StageTimes sum;
+    for (const std::unique_ptr<Workspace>& workspace : idle_) sum += workspace->times;
+    return sum;
+  }
+
  private:
   // A free workspace of at least this capacity; smaller ones are dropped on the way.
   std::unique_ptr<Workspace> Reuse(std::int64_t capacity) {
-    const std::lock_guard<std::mutex> lock(scorer_.mutex_);
-    while (!scorer_.free_.empty()) {
-      std::unique_ptr<Workspace> workspace = std::move(scorer_.free_.back());
-      scorer_.free_.pop_back();
+    while (std::unique_ptr<Workspace> workspace = scorer_.free_.Take())
       if (workspace->capacity >= capacity) return workspace;
-    }
     return nullptr;
   }
 
@@ -171,94 +137,44 @@ StatusOr<std::unique_ptr<Scorer>> Scorer::Create(Model model) {
   return std::unique_ptr<Scorer>(new Scorer(std::move(model)));
 }
 
-void Scorer::PrepareViewer(const RequestBatch& batch, std::int64_t r, Viewer& viewer) const {
-  float* x = viewer.inputs.data();
-  const auto pool_keys = [&viewer, &x](const mph::Vocabulary& vocabulary, const Table& table,
-                                       const mph::KeySource* keys, std::int64_t begin,
-                                       std::int64_t end) {
-    viewer.rows.resize(static_cast<std::size_t>(end - begin));
-    LookupRows(vocabulary, keys, begin, viewer.rows);
-    const std::int64_t offsets[] = {0, end - begin};
-    Pool(table, viewer.rows, {offsets, 2}, Pooling::kMean, x, table.dim);
-    x += table.dim;
-  };
-  const Model& m = model_;
-  pool_keys(*m.member_vocabulary, m.member_table, batch.viewer, r, r + 1);
-  pool_keys(*m.member_vocabulary, m.member_table, batch.history_members,
-            batch.history_member_offsets[r], batch.history_member_offsets[r + 1]);
-  pool_keys(*m.hashtag_vocabulary, m.hashtag_table, batch.history_hashtags,
-            batch.history_hashtag_offsets[r], batch.history_hashtag_offsets[r + 1]);
-  const Span<const float> shared = batch.shared.subspan(r * m.num_shared, m.num_shared);
-  Normalize(shared, m.mean.subspan(0, m.num_shared), m.inv_std.subspan(0, m.num_shared), x);
-  viewer.shared = shared.data();
-  for (std::size_t t = 0; t < m.towers.size(); ++t)
-    m.towers[t].mlp->PrepareShared(viewer.inputs.span(), viewer.first_layers[t]);
+void Scorer::PrepareViewer(const Call& call, std::int64_t r, Viewer& viewer,
+                           StageClock& clock) const {
+  viewer.inputs.Fill(model_, call.batch, r, call.options.without, clock);
+  for (std::size_t t = 0; t < model_.towers.size(); ++t)
+    model_.towers[t].mlp->PrepareShared(viewer.inputs.x(), viewer.first_layers[t]);
+  clock.EndOf(Stage::kDense);
 }
 
-void Scorer::ScoreCandidates(const RequestBatch& batch, const Viewer& viewer, std::int64_t begin,
-                             std::int64_t end, Span<const float> coefficients, const Scores& scores,
-                             Workspace& workspace) const {
+void Scorer::ScoreCandidates(const Call& call, std::int64_t r, const Viewer& viewer,
+                             std::int64_t begin, std::int64_t end, Workspace& workspace,
+                             StageClock& clock) const {
   const Model& m = model_;
   const std::int64_t rows = end - begin;
-  const std::int64_t stride = m.num_candidate_inputs();
   const std::int64_t num_objectives = m.num_objectives();
-  float* x = workspace.inputs.data();
+  workspace.inputs.Fill(m, call.batch, viewer.inputs.shared(), begin, end, call.options.without,
+                        clock);
 
-  const Span<std::int64_t> ids = workspace.rows.span().subspan(0, rows);
-  const Span<const std::int64_t> unit_offsets = workspace.unit_offsets.span().subspan(0, rows + 1);
-  for (const mph::KeySource* keys : {batch.actor, batch.root_actor}) {
-    LookupRows(*m.member_vocabulary, keys, begin, ids);
-    Pool(m.member_table, ids, unit_offsets, Pooling::kSum, x, stride);
-    x += m.member_table.dim;
-  }
-
-  const std::int64_t first_hashtag = batch.hashtag_offsets[begin];
-  workspace.hashtag_rows.resize(
-      static_cast<std::size_t>(batch.hashtag_offsets[end] - first_hashtag));
-  LookupRows(*m.hashtag_vocabulary, batch.hashtags, first_hashtag, workspace.hashtag_rows);
-  for (std::int64_t i = 0; i <= rows; ++i)
-    workspace.hashtag_offsets[i] = batch.hashtag_offsets[begin + i] - first_hashtag;
-  Pool(m.hashtag_table, workspace.hashtag_rows,
-       workspace.hashtag_offsets.span().subspan(0, rows + 1), Pooling::kMean, x, stride);
-  x += m.hashtag_table.dim;
-
-  const std::int64_t num_features = m.mean.size();
-  const std::int64_t num_dense = m.num_dense();
-  const float* dense = batch.dense.data() + begin * num_dense;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    float* features = workspace.features.data() + i * num_features;
-    std::copy_n(viewer.shared, m.num_shared, features);
-    std::copy_n(dense + i * num_dense, num_dense, features + m.num_shared);
-  }
-  m.forest->Encode(workspace.features.data(), rows, num_features, workspace.leaves.data());
-  const std::int64_t num_leaves = rows * m.forest->num_trees();
-  std::copy_n(workspace.leaves.data(), num_leaves, workspace.leaf_rows.data());
-  Pool(m.leaf_table, workspace.leaf_rows.span().subspan(0, num_leaves),
-       workspace.leaf_offsets.span().subspan(0, rows + 1), Pooling::kSqrtN, x, stride);
-  x += m.leaf_table.dim;
-
-  for (std::int64_t i = 0; i < rows; ++i)
-    Normalize({dense + i * num_dense, num_dense}, m.mean.subspan(m.num_shared, num_dense),
-              m.inv_std.subspan(m.num_shared, num_dense), x + i * stride);
-
-  float* probabilities = scores.probabilities.data() + begin * num_objectives;
+  float* probabilities = call.scores.probabilities.data() + begin * num_objectives;
   for (std::size_t t = 0; t < m.towers.size(); ++t) {
     const Tower& tower = m.towers[t];
     const std::int64_t outputs = tower.mlp->num_outputs();
-    tower.mlp->ForwardShared(viewer.first_layers[t], workspace.inputs.data(), rows, stride,
-                             workspace.logits.data(), outputs, workspace.towers[t]);
+    tower.mlp->ForwardShared(viewer.first_layers[t], workspace.inputs.x(), rows,
+                             m.num_candidate_inputs(), workspace.logits.data(), outputs,
+                             workspace.towers[t]);
     for (std::int64_t i = 0; i < rows; ++i)
       for (std::int64_t j = 0; j < outputs; ++j)
         probabilities[i * num_objectives + tower.objectives[static_cast<std::size_t>(j)]] =
             workspace.logits[i * outputs + j];
   }
 
+  clock.EndOf(Stage::kDense);
+
   if (m.random_effects.vocabulary != nullptr) {
-    LookupRows(*m.random_effects.vocabulary, batch.item, begin, ids);
+    const Span<const std::int64_t> items = workspace.inputs.item_rows();
     for (std::int64_t i = 0; i < rows; ++i)
       for (std::int64_t k = 0; k < num_objectives; ++k)
         probabilities[i * num_objectives + k] +=
-            m.random_effects.coefficients[ids[i] * num_objectives + k];
+            m.random_effects.coefficients[items[i] * num_objectives + k];
   }
   Sigmoid({probabilities, rows * num_objectives});
   for (std::int64_t k = 0; k < num_objectives; ++k) {
@@ -267,13 +183,27 @@ void Scorer::ScoreCandidates(const RequestBatch& batch, const Viewer& viewer, st
     for (std::int64_t i = 0; i < rows; ++i)
       probabilities[i * num_objectives + k] = calibrator(probabilities[i * num_objectives + k]);
   }
-  ScoreUtility(coefficients, probabilities, scores.score.subspan(begin, rows));
+  ScoreUtility(call.coefficients_of(r, num_objectives), probabilities,
+               call.scores.score.subspan(begin, rows));
+  clock.EndOf(Stage::kRest);
 }
 
-Status Scorer::Score(const RequestBatch& batch, const Tradeoff& tradeoff,
+void Scorer::OrderRequest(const Call& call, std::int64_t r) const {
+  const std::int64_t begin = call.batch.candidate_offsets[r];
+  const std::int64_t size = call.batch.candidate_offsets[r + 1] - begin;
+  OrderByScore(call.scores.score.subspan(begin, size), call.options.top_k,
+               call.scores.order.subspan(begin, size));
+}
+
+Status Scorer::Score(const RequestBatch& batch, Span<const Tradeoff> tradeoffs,
                      const ScoreOptions& options, const Scores& scores) const {
-  FEEDFAST_RETURN_IF_ERROR(ValidateBatch(batch, model_.num_shared, model_.num_dense()));
-  FEEDFAST_RETURN_IF_ERROR(ValidateTradeoff(tradeoff, model_.num_objectives()));
+  StageClock clock(scores.times);
+  const std::int64_t num_objectives = model_.num_objectives();
+  if (tradeoffs.empty()) return InvalidArgument("there is no trade-off");
+  FEEDFAST_RETURN_IF_ERROR(
+      ValidateBatch(batch, model_.num_shared, model_.num_dense(), tradeoffs.size()));
+  for (const Tradeoff& tradeoff : tradeoffs)
+    FEEDFAST_RETURN_IF_ERROR(ValidateTradeoff(tradeoff, num_objectives));
   if (options.threads < 1) return InvalidArgument("threads = ", options.threads, "; must be >= 1");
   if (options.mini_batch < 1 || options.mini_batch > kMaxMiniBatch)
     return InvalidArgument("mini_batch = ", options.mini_batch, "; allowed: 1 to ", kMaxMiniBatch);
@@ -281,15 +211,23 @@ Status Scorer::Score(const RequestBatch& batch, const Tradeoff& tradeoff,
 
   const std::int64_t num_requests = batch.num_requests();
   [[maybe_unused]] const std::int64_t num_candidates = batch.num_candidates();
-  assert(scores.probabilities.size() == num_candidates * model_.num_objectives());
+  assert(scores.probabilities.size() == num_candidates * num_objectives);
   assert(scores.score.size() == num_candidates && scores.order.size() == num_candidates);
-  std::vector<float> coefficients(model_.groups.size());
-  UtilityCoefficients(model_.groups, tradeoff, coefficients);
+  Call call{batch, options, scores, {}};
+  call.coefficients.resize(static_cast<std::size_t>(tradeoffs.size() * num_objectives));
+  for (std::int64_t i = 0; i < tradeoffs.size(); ++i)
+    UtilityCoefficients(model_.groups, tradeoffs[i],
+                        Span<float>(call.coefficients).subspan(i * num_objectives, num_objectives));
 
   std::int64_t most_candidates = 0;
-  for (std::int64_t r = 0; r < num_requests; ++r)
+  std::int64_t history_keys = 0;
+  for (std::int64_t r = 0; r < num_requests; ++r) {
     most_candidates =
         std::max(most_candidates, batch.candidate_offsets[r + 1] - batch.candidate_offsets[r]);
+    history_keys = std::max(
+        history_keys, batch.history_member_offsets[r + 1] - batch.history_member_offsets[r] +
+                          batch.history_hashtag_offsets[r + 1] - batch.history_hashtag_offsets[r]);
+  }
   // One request is split over the threads; several are dealt out whole.
   const bool split = num_requests == 1;
   const std::int64_t mini_batch =
@@ -297,9 +235,6 @@ Status Scorer::Score(const RequestBatch& batch, const Tradeoff& tradeoff,
                                        options.mini_batch)
             : options.mini_batch;
   const std::int64_t tasks = split ? CeilDivide(most_candidates, mini_batch) : num_requests;
-  const std::int64_t history_keys =
-      std::max({std::int64_t{1}, MostKeys(batch.history_member_offsets, 0, num_requests, 1),
-                MostKeys(batch.history_hashtag_offsets, 0, num_requests, 1)});
   std::int64_t hashtag_keys = 0;
   for (std::int64_t r = 0; r < num_requests; ++r)
     hashtag_keys =
@@ -307,36 +242,40 @@ Status Scorer::Score(const RequestBatch& batch, const Tradeoff& tradeoff,
                                         batch.candidate_offsets[r + 1], mini_batch));
   Lease lease(*this, std::clamp<std::int64_t>(tasks, 1, options.threads), options.mini_batch,
               history_keys, hashtag_keys);
-
-  const auto order_request = [&](std::int64_t r) {
-    const std::int64_t begin = batch.candidate_offsets[r];
-    const std::int64_t size = batch.candidate_offsets[r + 1] - begin;
-    OrderByScore(scores.score.subspan(begin, size), options.top_k,
-                 scores.order.subspan(begin, size));
+  const auto clock_of = [&scores](Workspace& workspace) {
+    return StageClock(scores.times == nullptr ? nullptr : &workspace.times);
   };
+  clock.EndOf(Stage::kRest);
+
   if (split) {
     // Stays as it is while its workspace scores candidates.
     Viewer& viewer = lease.first().viewer;
-    PrepareViewer(batch, 0, viewer);
+    PrepareViewer(call, 0, viewer, clock);
     ParallelFor(most_candidates, mini_batch, options.threads,
                 [&](std::int64_t begin, std::int64_t end) {
                   lease.Use([&](Workspace& workspace) {
-                    ScoreCandidates(batch, viewer, begin, end, coefficients, scores, workspace);
+                    StageClock own = clock_of(workspace);
+                    ScoreCandidates(call, 0, viewer, begin, end, workspace, own);
                   });
                 });
-    order_request(0);
-    return OkStatus();
-  }
-  ParallelFor(num_requests, 1, options.threads, [&](std::int64_t r, std::int64_t) {
-    lease.Use([&](Workspace& workspace) {
-      PrepareViewer(batch, r, workspace.viewer);
-      const std::int64_t last = batch.candidate_offsets[r + 1];
-      for (std::int64_t begin = batch.candidate_offsets[r]; begin < last; begin += mini_batch)
-        ScoreCandidates(batch, workspace.viewer, begin, std::min(begin + mini_batch, last),
-                        coefficients, scores, workspace);
+    clock.Skip();
+    OrderRequest(call, 0);
+    clock.EndOf(Stage::kRest);
+  } else {
+    ParallelFor(num_requests, 1, options.threads, [&](std::int64_t r, std::int64_t) {
+      lease.Use([&](Workspace& workspace) {
+        StageClock own = clock_of(workspace);
+        PrepareViewer(call, r, workspace.viewer, own);
+        const std::int64_t last = batch.candidate_offsets[r + 1];
+        for (std::int64_t begin = batch.candidate_offsets[r]; begin < last; begin += mini_batch)
+          ScoreCandidates(call, r, workspace.viewer, begin, std::min(begin + mini_batch, last),
+                          workspace, own);
+        OrderRequest(call, r);
+        own.EndOf(Stage::kRest);
+      });
     });
-    order_request(r);
-  });
+  }
+  if (scores.times != nullptr) *scores.times += lease.times();
   return OkStatus();
 }
 

@@ -3,13 +3,14 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <vector>
 
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
+#include "cpp/scorer/inputs.h"
 #include "cpp/scorer/model.h"
+#include "cpp/scorer/object_pool.h"
 #include "cpp/scorer/request.h"
+#include "cpp/scorer/stage_times.h"
 #include "cpp/scorer/utility.h"
 
 namespace feedfast::scorer {
@@ -23,6 +24,8 @@ struct ScoreOptions {
   std::int64_t mini_batch = 256;
   // How many places of each request's order are wanted.
   std::int64_t top_k = std::int64_t{1} << 62;
+  // What the scores leave out.
+  WithoutGroups without;
 };
 
 // Where scores go; arrays of the caller.
@@ -32,6 +35,8 @@ struct Scores {
   // [candidates]: for request r, from candidate_offsets[r] on, the positions of its candidates
   // within the request in the order of OrderByScore.
   Span<std::int64_t> order;
+  // What the call takes is added to it, but for the starting of threads; nullptr: not measured.
+  StageTimes* times = nullptr;
 };
 
 // Scores feed requests with one model, from strings to order. For each candidate:
@@ -44,7 +49,7 @@ struct Scores {
 //
 // Numerics: on one CPU target the bits of a candidate depend on that candidate, its viewer and the
 // trade-off alone: not on the other candidates, mini_batch, threads, or the requests around it.
-// Score is safe to call from any number of threads.
+// Score is safe to call from any number of threads, and in a child that was forked at any time.
 class Scorer {
  public:
   // The model's parts outlive the scorer. Not ok: ValidateModel.
@@ -54,13 +59,18 @@ class Scorer {
   const Model& model() const noexcept { return model_; }
 
   // One request is split into mini-batches over the threads; several are taken as they come, each
-  // by one thread. InvalidArgument: ValidateBatch, ValidateTradeoff, options out of range.
-  // Requires arrays of `scores` of the lengths given there. Throws std::bad_alloc before
-  // anything is scored.
+  // by one thread. Request r is scored by tradeoffs[batch.tradeoff_of[r]]. InvalidArgument:
+  // ValidateBatch, ValidateTradeoff, no trade-off, options out of range. Requires arrays of
+  // `scores` of the lengths given there. Throws std::bad_alloc before anything is scored.
+  Status Score(const RequestBatch& batch, Span<const Tradeoff> tradeoffs,
+               const ScoreOptions& options, const Scores& scores) const;
   Status Score(const RequestBatch& batch, const Tradeoff& tradeoff, const ScoreOptions& options,
-               const Scores& scores) const;
+               const Scores& scores) const {
+    return Score(batch, {&tradeoff, 1}, options, scores);
+  }
 
  private:
+  struct Call;
   struct Viewer;
   struct Workspace;
   class Lease;
@@ -68,16 +78,14 @@ class Scorer {
   explicit Scorer(Model model);
 
   // Computes what the candidates of request r share.
-  void PrepareViewer(const RequestBatch& batch, std::int64_t r, Viewer& viewer) const;
-  // Probabilities and scores of the candidates [begin, end), at most a mini-batch.
-  void ScoreCandidates(const RequestBatch& batch, const Viewer& viewer, std::int64_t begin,
-                       std::int64_t end, Span<const float> coefficients, const Scores& scores,
-                       Workspace& workspace) const;
+  void PrepareViewer(const Call& call, std::int64_t r, Viewer& viewer, StageClock& clock) const;
+  // Probabilities and scores of the candidates [begin, end) of request r, at most a mini-batch.
+  void ScoreCandidates(const Call& call, std::int64_t r, const Viewer& viewer, std::int64_t begin,
+                       std::int64_t end, Workspace& workspace, StageClock& clock) const;
+  void OrderRequest(const Call& call, std::int64_t r) const;
 
   const Model model_;
-  // Workspaces of finished calls, for the next ones.
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Workspace>> free_;
+  mutable ObjectPool<Workspace> free_;  // of finished calls, for the next ones
 };
 
 }  // namespace feedfast::scorer

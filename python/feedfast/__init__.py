@@ -11,8 +11,17 @@ from feedfast.bags import Bags, pooled_lookup
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.grouped_lookup import PooledFeature, pooled_lookup_grouped
 from feedfast.live_vocabulary import LiveVocabulary
+from feedfast.objectives import Tradeoff
 from feedfast.quantize import QuantizedTable
-from feedfast.scorer import BatchResult, Request, RequestBatch, Result, Scorer
+from feedfast.scorer import (
+    BatchResult,
+    Explanation,
+    Request,
+    RequestBatch,
+    Result,
+    Scorer,
+    StageTimes,
+)
 from feedfast.store import ModelStore
 from feedfast.table_memory import allocate_table
 from feedfast.trees import LeafEncoder
@@ -21,6 +30,7 @@ from feedfast.vocab import Vocabulary
 __all__ = [
     "Bags",
     "BatchResult",
+    "Explanation",
     "GatedLayer",
     "GatedMLP",
     "LeafEncoder",
@@ -32,6 +42,8 @@ __all__ = [
     "RequestBatch",
     "Result",
     "Scorer",
+    "StageTimes",
+    "Tradeoff",
     "Vocabulary",
     "__version__",
     "allocate_table",

@@ -329,10 +329,17 @@ class Scorer:
         hashtags: object,
         hashtag_offsets: NDArray[np.int64],
         dense: NDArray[np.float32],
-        alpha: float,
-        lambda_: float,
-        weights: Sequence[float],
+        tradeoffs: Sequence[tuple[float, float, Sequence[float]]],
+        tradeoff_of: NDArray[np.int64],
+        candidates: NDArray[np.int64] | None,
+        without: Sequence[str],
         top_k: int | None,
         threads: int,
         mini_batch: int,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]: ...
+        timing: bool,
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float32],
+        NDArray[np.int64],
+        tuple[Sequence[int], int] | None,
+    ]: ...

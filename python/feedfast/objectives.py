@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -157,3 +157,47 @@ class Utility:
         for column, coefficient in enumerate(self.coefficients()):
             score += coefficient * probabilities[:, column].astype(np.float32, copy=False)
         return score
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Tradeoff:
+    """The balance between objectives for one request or a segment of members.
+
+    What is None, or a name that is left out, is the model's. Contributors and consumers, say, get
+    different lists from the same probabilities.
+
+    Attributes:
+        alpha: Balance of passive (1) against active (0) objectives.
+        lambda_: Factor of the objectives of group `other`.
+        weights: w_k, in the order of the objectives or by name.
+    """
+
+    alpha: float | None = None
+    lambda_: float | None = None
+    weights: Sequence[float] | Mapping[str, float] | None = None
+
+    def of(self, utility: Utility) -> tuple[float, float, list[float]]:
+        """(alpha, lambda, weights) with the model's values filled in.
+
+        Raises:
+            ValueError: A name is not one of the objectives. Ranges are checked where it is used.
+        """
+        weights: Sequence[float] = utility.weights
+        if isinstance(self.weights, Mapping):
+            names = [objective.name for objective in utility.objectives]
+            for name in self.weights:
+                if name not in names:
+                    raise ValueError(
+                        f"weights: {name!r} is not an objective; allowed: {', '.join(names)}"
+                    )
+            weights = [
+                self.weights.get(name, weight)
+                for name, weight in zip(names, utility.weights, strict=True)
+            ]
+        elif self.weights is not None:
+            weights = self.weights
+        return (
+            float(utility.alpha if self.alpha is None else self.alpha),
+            float(utility.other_weight if self.lambda_ is None else self.lambda_),
+            [float(weight) for weight in weights],
+        )

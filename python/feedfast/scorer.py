@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feedfast.bags import as_float32
 from feedfast.config import HistoryConfig
-from feedfast.objectives import Utility
+from feedfast.objectives import Tradeoff, Utility
 from feedfast.ranker_artifact import open_ranker
-from feedfast.request import BatchResult, KeyBags, Request, RequestBatch, Result
+from feedfast.request import (
+    BatchResult,
+    Explanation,
+    Request,
+    RequestBatch,
+    Result,
+    StageTimes,
+)
+from feedfast.request_columns import (
+    batch_of_one,
+    checked_candidate_offsets,
+    feature_table,
+    keys_and_offsets,
+    num_keys,
+)
 from feedfast.store import ModelStore, Verify
 
-__all__ = ["BatchResult", "Request", "RequestBatch", "Result", "Scorer"]
+__all__ = [
+    "BatchResult",
+    "Explanation",
+    "Request",
+    "RequestBatch",
+    "Result",
+    "Scorer",
+    "StageTimes",
+]
+
+# Parts of the input that an explanation leaves out; `item` only with random effects.
+_GROUPS = (
+    "viewer",
+    "history_members",
+    "history_hashtags",
+    "shared",
+    "actor",
+    "root_actor",
+    "hashtags",
+    "leaves",
+    "dense",
+    "item",
+)
 
 # 4% less CPU time than 128 at 500 candidates and two towers of 512-256-128; 500 saves 3% more.
 MINI_BATCH = 256
@@ -30,8 +66,9 @@ class Scorer:
     TensorFlow is not needed. The same candidate of the same viewer gets the same bits in any
     request, any batch, any number of threads and any mini-batch size, on one CPU target.
 
-    Safe to call from many threads; calls release the GIL. Pickling keeps path and version: the
-    other process opens the same version.
+    Safe to call from many threads; calls release the GIL. Safe to use in a child that was forked
+    after it was opened, which shares all pages. Pickling keeps path and version: the other process
+    opens the same version.
     """
 
     def __init__(
@@ -45,10 +82,7 @@ class Scorer:
         mini_batch: int = MINI_BATCH,
     ) -> None:
         """See `Scorer.open`."""
-        if threads < 1:
-            raise ValueError(f"threads must be >= 1; got {threads}")
-        if not 1 <= mini_batch <= _MAX_MINI_BATCH:
-            raise ValueError(f"mini_batch must be in [1, {_MAX_MINI_BATCH}]; got {mini_batch}")
+        _check_options(threads, mini_batch)
         opened = ModelStore(path).open(model, version, verify=verify)
         self._path = os.path.abspath(path)
         self._model = model
@@ -121,132 +155,232 @@ class Scorer:
         """Features of a candidate, in order."""
         return self._description.dense_names
 
+    @property
+    def random_effects_version(self) -> int:
+        """Which training of random effects the model has; 0: none."""
+        return self._description.random_effects_version
+
+    def with_options(self, *, threads: int | None = None, mini_batch: int | None = None) -> Scorer:
+        """The same opened model with other options; nothing is opened or copied.
+
+        Raises:
+            ValueError: As in `open`.
+        """
+        other = object.__new__(Scorer)  # copying would open the version again, as unpickling does
+        other.__dict__.update(self.__dict__)
+        if threads is not None:
+            other._threads = threads
+        if mini_batch is not None:
+            other._mini_batch = mini_batch
+        _check_options(other._threads, other._mini_batch)
+        return other
+
     def score(
         self,
-        request: Request,
+        request: Request | Mapping[str, Any],
         *,
+        tradeoff: Tradeoff | None = None,
         alpha: float | None = None,
         lambda_: float | None = None,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        timing: bool = False,
     ) -> Result:
         """Scores and orders the candidates of one request.
 
         Args:
-            request: Viewer and candidates; there may be none.
+            request: Viewer and candidates, of which there may be none; or its fields by name.
+            tradeoff: Balance between objectives for this request, such as that of the viewer's
+                segment; instead of it:
             alpha: Balance of passive (1) against active (0) objectives for this request.
             lambda_: Factor of the objectives of group `other` for this request.
-            weights: [objectives] weights for this request. All three default to the model's.
+            weights: [objectives] weights for this request, or some by name. All default to the
+                model's.
             top_k: Length of the order; None is all.
+            timing: Whether the result says where the time went.
 
         Raises:
-            ValueError: Columns disagree in length, an offset falls, a feature name is unknown, a
-                key is null, a trade-off is outside its range. The message names argument, position,
-                value and limit.
+            ValueError: Columns disagree in length, an offset falls, a feature, field or objective
+                is unknown, a key is null, a trade-off is outside its range or given twice. The
+                message names argument, position, value and limit.
             TypeError: `request` is no `Request`, or a column is of another type.
         """
-        if not isinstance(request, Request):
-            raise TypeError(f"request must be a Request; got {type(request).__name__}")
-        offsets_of_one = np.array([0, _length("item", request.item)], dtype=np.int64)
-        probabilities, score, order = self._score(
-            RequestBatch(
-                candidate_offsets=offsets_of_one,
-                viewer=None if request.viewer is None else [request.viewer],
-                history_members=_bag_of_one("history_members", request.history_members),
-                history_hashtags=_bag_of_one("history_hashtags", request.history_hashtags),
-                shared=_row_of_one(request.shared),
-                item=request.item,
-                actor=request.actor,
-                root_actor=request.root_actor,
-                hashtags=request.hashtags,
-                dense=request.dense,
-            ),
-            offsets_of_one,
-            alpha=alpha,
-            lambda_=lambda_,
-            weights=weights,
+        native = self._score(
+            batch_of_one(_as_request(request)),
+            tradeoffs=[_one_tradeoff(tradeoff, alpha, lambda_, weights)],
             top_k=top_k,
+            timing=timing,
         )
         return Result(
             objectives=self.objectives,
-            probabilities=probabilities,
-            score=score,
-            order=order if top_k is None else order[:top_k],
+            probabilities=native.probabilities,
+            score=native.score,
+            order=native.order if top_k is None else native.order[:top_k],
+            timing=native.timing,
         )
 
     def score_batch(
         self,
         requests: RequestBatch,
         *,
+        tradeoff: Tradeoff | Iterable[Tradeoff] | None = None,
         alpha: float | None = None,
         lambda_: float | None = None,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
+        timing: bool = False,
     ) -> BatchResult:
         """Scores many requests, each by one thread, with the bits that `score` gives each alone.
 
         Args:
             requests: The requests as columns.
+            tradeoff: For all of them, or one for each; instead of it:
             alpha, lambda_, weights: As in `score`, for all of them.
+            timing: Whether the result says where the time went.
 
         Raises:
             ValueError, TypeError: As in `score`.
         """
         if not isinstance(requests, RequestBatch):
             raise TypeError(f"requests must be a RequestBatch; got {type(requests).__name__}")
-        offsets = _candidate_offsets(requests.candidate_offsets, _length("item", requests.item))
-        probabilities, score, order = self._score(
-            requests, offsets, alpha=alpha, lambda_=lambda_, weights=weights, top_k=None
-        )
+        tradeoffs, tradeoff_of = _distinct(tradeoff, alpha, lambda_, weights)
+        num_requests = len(np.atleast_1d(np.asarray(requests.candidate_offsets))) - 1
+        if tradeoff_of is not None and len(tradeoff_of) != num_requests:
+            raise ValueError(
+                f"tradeoff has {len(tradeoff_of)} values; there are {num_requests} requests"
+            )
+        native = self._score(requests, tradeoffs=tradeoffs, tradeoff_of=tradeoff_of, timing=timing)
         return BatchResult(
             objectives=self.objectives,
-            probabilities=probabilities,
-            score=score,
-            order=order,
-            candidate_offsets=offsets,
+            probabilities=native.probabilities,
+            score=native.score,
+            order=native.order,
+            candidate_offsets=native.candidate_offsets,
+            timing=native.timing,
+        )
+
+    def explain(
+        self,
+        request: Request | Mapping[str, Any],
+        candidates: ArrayLike | None = None,
+        *,
+        tradeoff: Tradeoff | None = None,
+        alpha: float | None = None,
+        lambda_: float | None = None,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> Explanation:
+        """Why candidates of a request score as they do; see `Explanation`.
+
+        Costs as much as scoring these candidates once for each group of inputs, and twice more.
+
+        Args:
+            request: As in `score`.
+            candidates: Positions in the request; None: all.
+            tradeoff, alpha, lambda_, weights: As in `score`.
+
+        Raises:
+            ValueError, TypeError: As in `score`; or a candidate is not one of the request's.
+        """
+        batch = batch_of_one(_as_request(request))
+        chosen = (
+            np.arange(num_keys("item", batch.item))
+            if candidates is None
+            else np.asarray(candidates).reshape(-1)
+        )
+        if chosen.size and chosen.dtype.kind not in "iu":
+            raise TypeError(f"candidates must be integers; got {chosen.dtype}")
+        chosen = np.ascontiguousarray(chosen, dtype=np.int64)
+        balance = _one_tradeoff(tradeoff, alpha, lambda_, weights)
+        groups = _GROUPS if self.random_effects_version else _GROUPS[:-1]
+
+        def score(without: Sequence[str] = ()) -> _Scored:
+            return self._score(batch, tradeoffs=[balance], candidates=chosen, without=without)
+
+        whole, nothing = score(), score(groups)
+        parts = [score([group]) for group in groups]
+        alpha, lambda_, utility_weights = balance.of(self.utility)
+        coefficients = Utility(
+            objectives=self.utility.objectives,
+            weights=tuple(utility_weights),
+            alpha=alpha,
+            other_weight=lambda_,
+        ).coefficients()
+        total = whole.score.astype(np.float64)
+        by_group = np.stack([total - part.score for part in parts], axis=1)
+        return Explanation(
+            objectives=self.objectives,
+            groups=groups,
+            candidates=chosen,
+            probabilities=whole.probabilities,
+            score=whole.score,
+            by_objective=coefficients * whole.probabilities,
+            by_group=by_group,
+            probabilities_by_group=np.stack(
+                [whole.probabilities.astype(np.float64) - part.probabilities for part in parts],
+                axis=1,
+            ),
+            baseline=nothing.score.astype(np.float64),
+            interaction=total - nothing.score - by_group.sum(axis=1),
         )
 
     def _score(
         self,
         batch: RequestBatch,
-        offsets: NDArray[np.int64],
         *,
-        alpha: float | None,
-        lambda_: float | None,
-        weights: Sequence[float] | None,
-        top_k: int | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        tradeoffs: Sequence[Tradeoff],
+        tradeoff_of: NDArray[np.int64] | None = None,
+        candidates: NDArray[np.int64] | None = None,
+        without: Sequence[str] = (),
+        top_k: int | None = None,
+        timing: bool = False,
+    ) -> _Scored:
+        start = time.perf_counter_ns()
+        offsets = checked_candidate_offsets(batch.candidate_offsets, num_keys("item", batch.item))
         num_requests, num_candidates = len(offsets) - 1, int(offsets[-1])
-        members, member_offsets = _bags(
+        members, member_offsets = keys_and_offsets(
             "history_members", "history_member_offsets", batch.history_members, num_requests
         )
-        hashtags, hashtag_offsets = _bags(
+        hashtags, hashtag_offsets = keys_and_offsets(
             "history_hashtags", "history_hashtag_offsets", batch.history_hashtags, num_requests
         )
-        candidate_hashtags, candidate_hashtag_offsets = _bags(
+        candidate_hashtags, candidate_hashtag_offsets = keys_and_offsets(
             "hashtags", "hashtag_offsets", batch.hashtags, num_candidates
         )
-        utility = self.utility
-        return self._native.score(
+        probabilities, score, order, times = self._native.score(
             candidate_offsets=offsets,
             viewer=batch.viewer,
             history_members=members,
             history_member_offsets=member_offsets,
             history_hashtags=hashtags,
             history_hashtag_offsets=hashtag_offsets,
-            shared=_features("shared", batch.shared, self.shared_names, num_requests),
+            shared=feature_table("shared", batch.shared, self.shared_names, num_requests),
             item=batch.item,
             actor=batch.actor,
             root_actor=batch.actor if batch.root_actor is None else batch.root_actor,
             hashtags=candidate_hashtags,
             hashtag_offsets=candidate_hashtag_offsets,
-            dense=_features("dense", batch.dense, self.dense_names, num_candidates),
-            alpha=utility.alpha if alpha is None else alpha,
-            lambda_=utility.other_weight if lambda_ is None else lambda_,
-            weights=utility.weights if weights is None else weights,
+            dense=feature_table("dense", batch.dense, self.dense_names, num_candidates),
+            tradeoffs=[tradeoff.of(self.utility) for tradeoff in tradeoffs],
+            tradeoff_of=np.empty(0, np.int64) if tradeoff_of is None else tradeoff_of,
+            candidates=candidates,
+            without=without,
             top_k=top_k,
             threads=self._threads,
             mini_batch=self._mini_batch,
+            timing=timing,
         )
+        taken = None
+        if times is not None:
+            (strings, trees, lookups, dense, rest), native_wall = times
+            wall = time.perf_counter_ns() - start
+            taken = StageTimes(
+                strings=1e-9 * strings,
+                trees=1e-9 * trees,
+                lookups=1e-9 * lookups,
+                dense=1e-9 * dense,
+                rest=1e-9 * (rest + wall - native_wall),
+                wall=1e-9 * wall,
+            )
+        return _Scored(probabilities, score, order, offsets, taken)
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
         return _reopen, (self._path, self._model, self._threads, self._version, self._mini_batch)
@@ -262,81 +396,55 @@ def _reopen(path: str, model: str, threads: int, version: str, mini_batch: int) 
     return Scorer(path, model, threads, version, mini_batch=mini_batch)
 
 
-def _length(name: str, keys: object) -> int:
-    if isinstance(keys, str | bytes):  # a column of its letters otherwise
-        raise TypeError(f"{name} must be a column of keys; got one {type(keys).__name__}")
-    try:
-        return len(keys)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be keys with a length; got {type(keys).__name__}") from None
+class _Scored(NamedTuple):
+    probabilities: NDArray[np.float32]
+    score: NDArray[np.float32]
+    order: NDArray[np.int64]
+    candidate_offsets: NDArray[np.int64]
+    timing: StageTimes | None
 
 
-def _bag_of_one(name: str, keys: Any) -> KeyBags | None:
-    return None if keys is None else (keys, [0, _length(name, keys)])
+def _check_options(threads: int, mini_batch: int) -> None:
+    if threads < 1:
+        raise ValueError(f"threads must be >= 1; got {threads}")
+    if not 1 <= mini_batch <= _MAX_MINI_BATCH:
+        raise ValueError(f"mini_batch must be in [1, {_MAX_MINI_BATCH}]; got {mini_batch}")
 
 
-def _row_of_one(features: Any) -> Any:
-    if features is None:
-        return None
-    if isinstance(features, Mapping):
-        return {name: [value] for name, value in features.items()}
-    return as_float32("shared", features)[np.newaxis]
+def _as_request(request: Request | Mapping[str, Any]) -> Request:
+    if isinstance(request, Request):
+        return request
+    if isinstance(request, Mapping):
+        return Request.from_dict(request)
+    raise TypeError(f"request must be a Request or a mapping; got {type(request).__name__}")
 
 
-def _offsets(name: str, offsets: ArrayLike) -> NDArray[np.int64]:
-    array = np.asarray(offsets)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size > 0):
-        raise ValueError(
-            f"{name} must be integers with 1 dimension; got {array.dtype} of shape {array.shape}"
-        )
-    return np.ascontiguousarray(array, dtype=np.int64)
+def _one_tradeoff(
+    tradeoff: Tradeoff | None,
+    alpha: float | None,
+    lambda_: float | None,
+    weights: Sequence[float] | Mapping[str, float] | None,
+) -> Tradeoff:
+    if tradeoff is None:
+        return Tradeoff(alpha=alpha, lambda_=lambda_, weights=weights)
+    if not isinstance(tradeoff, Tradeoff):
+        raise TypeError(f"tradeoff must be a Tradeoff; got {type(tradeoff).__name__}")
+    if alpha is not None or lambda_ is not None or weights is not None:
+        raise ValueError("tradeoff is given beside alpha, lambda_ or weights; allowed: one of both")
+    return tradeoff
 
 
-def _candidate_offsets(offsets: ArrayLike, num_items: int) -> NDArray[np.int64]:
-    """Checked offsets: columns are sized by them before the native checks."""
-    name = "candidate_offsets"
-    array = _offsets(name, offsets)
-    if array.size == 0:
-        raise ValueError(f"{name} is empty; one more value than requests is needed")
-    if array[0] != 0:
-        raise ValueError(f"{name}[0] = {array[0]}; must be 0")
-    falls = np.flatnonzero(array[1:] < array[:-1])
-    if falls.size:
-        at = int(falls[0]) + 1
-        raise ValueError(f"{name}[{at}] = {array[at]} is below {name}[{at - 1}] = {array[at - 1]}")
-    if array[-1] != num_items:
-        raise ValueError(f"{name}[{array.size - 1}] = {array[-1]}; item has {num_items} keys")
-    return array
-
-
-def _bags(
-    name: str, offsets_name: str, bags: KeyBags | None, num_bags: int
-) -> tuple[Any, NDArray[np.int64]]:
-    if bags is None:
-        return None, np.zeros(num_bags + 1, dtype=np.int64)
-    if not isinstance(bags, tuple) or len(bags) != 2:
-        raise TypeError(f"{name} must be a pair (keys, offsets); got {type(bags).__name__}")
-    return bags[0], _offsets(offsets_name, bags[1])
-
-
-def _features(
-    name: str, features: Any, names: tuple[str, ...], num_rows: int
-) -> NDArray[np.float32]:
-    """[num_rows, len(names)], NaN where nothing is given."""
-    shape = (num_rows, len(names))
-    if features is None:
-        return np.full(shape, np.nan, dtype=np.float32)
-    if not isinstance(features, Mapping):
-        array = as_float32(name, features)
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
-        return array
-    table = np.full(shape, np.nan, dtype=np.float32)
-    for key, column in features.items():
-        if key not in names:
-            raise ValueError(f"{name}: {key!r} is not a feature; allowed: {', '.join(names)}")
-        values = as_float32(f"{name}[{key!r}]", column)
-        if values.shape != (num_rows,):
-            raise ValueError(f"{name}[{key!r}] has shape {values.shape}; expected {(num_rows,)}")
-        table[:, names.index(key)] = values
-    return table
+def _distinct(
+    tradeoff: Tradeoff | Iterable[Tradeoff] | None,
+    alpha: float | None,
+    lambda_: float | None,
+    weights: Sequence[float] | Mapping[str, float] | None,
+) -> tuple[list[Tradeoff], NDArray[np.int64] | None]:
+    """(different trade-offs, which of them each request has; None: all the first)."""
+    if tradeoff is None or isinstance(tradeoff, Tradeoff):
+        return [_one_tradeoff(tradeoff, alpha, lambda_, weights)], None
+    given = [_one_tradeoff(each, alpha, lambda_, weights) for each in tradeoff]
+    places: dict[int, int] = {}
+    tradeoff_of = [places.setdefault(id(each), len(places)) for each in given]
+    different = {id(each): each for each in given}
+    return list(different.values()) or [Tradeoff()], np.array(tradeoff_of, dtype=np.int64)

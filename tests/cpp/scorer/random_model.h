@@ -2,6 +2,7 @@
 #define FEEDFAST_TESTS_CPP_SCORER_RANDOM_MODEL_H_
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <random>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpp/embedding_kernels/half.h"
 #include "cpp/embedding_kernels/quantized_table.h"
 #include "cpp/scorer/reference.h"
 #include "cpp/scorer/scorer.h"
@@ -52,20 +54,32 @@ class RandomModel {
     }
   }
 
-  // Turns the tables into int8 codes, and the float tables into what the codes say.
-  void Quantize() {
+  // Turns the tables into this format, and the float tables into what they then say.
+  void StoreAs(embedding_kernels::RowFormat format) {
     for (embedding_kernels::Table* table :
          {&model.member_table, &model.hashtag_table, &model.leaf_table}) {
       auto* floats = const_cast<float*>(static_cast<const float*>(table->data));
       packed_.push_back(std::make_unique<std::vector<std::uint8_t>>(static_cast<std::size_t>(
-          table->num_rows * (embedding_kernels::kInt8HeaderBytes + table->dim))));
+          table->num_rows * embedding_kernels::RowBytes(format, table->dim))));
       std::uint8_t* packed = packed_.back()->data();
-      embedding_kernels::QuantizeRows(floats, table->num_rows, table->dim,
-                                      embedding_kernels::RowFormat::kInt8Rowwise,
-                                      embedding_kernels::RangeMethod::kMinMax, packed, 1);
+      if (embedding_kernels::IsQuantized(format)) {
+        embedding_kernels::QuantizeRows(floats, table->num_rows, table->dim, format,
+                                        embedding_kernels::RangeMethod::kMinMax, packed, 1);
+        embedding_kernels::DequantizeRows({packed, table->num_rows, table->dim, format}, floats, 1);
+      } else {
+        for (std::int64_t i = 0; i < table->num_rows * table->dim; ++i) {
+          std::uint32_t bits;
+          std::memcpy(&bits, floats + i, sizeof bits);
+          const bool is_half = format == embedding_kernels::RowFormat::kFloat16;
+          const std::uint16_t stored = is_half ? embedding_kernels::HalfFloor(floats[i])
+                                               : static_cast<std::uint16_t>(bits >> 16);
+          std::memcpy(packed + 2 * i, &stored, sizeof stored);
+          floats[i] = is_half ? embedding_kernels::HalfToFloat(stored)
+                              : embedding_kernels::Bfloat16ToFloat(stored);
+        }
+      }
       table->data = packed;
-      table->format = embedding_kernels::RowFormat::kInt8Rowwise;
-      embedding_kernels::DequantizeRows(*table, floats, 1);
+      table->format = format;
     }
   }
 

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <thread>
 
+#include "cpp/scorer/selected_candidates.h"
 #include "tests/cpp/scorer/random_model.h"
 #include "tests/cpp/testing.h"
 
@@ -79,19 +81,26 @@ TEST(ScorerTest, MatchesTheReferenceOnEveryTarget) {
   ExpectMatchesReference(without_effects);
 }
 
-TEST(ScorerTest, Int8TablesScoreLikeTheirDecodedRows) {
-  RandomModel random(kSeed);
-  const Model floats = random.model;
-  random.Quantize();  // the float tables now hold the decoded rows
-  const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
-  const std::unique_ptr<Scorer> decoded = Scorer::Create(floats).value();
-  const Requests requests = {random.Request(50)};
-  ForEachCpuTarget([&] {
-    const Output got = ScoreAll(*scorer, requests);
-    const Output want = ScoreAll(*decoded, requests);
-    for (std::size_t i = 0; i < got.probabilities.size(); ++i)
-      ASSERT_NEAR(got.probabilities[i], want.probabilities[i], 2e-6);
-  });
+TEST(ScorerTest, TablesOfEveryFormatScoreLikeTheirDecodedRows) {
+  using embedding_kernels::RowFormat;
+  for (const RowFormat format : {RowFormat::kFloat16, RowFormat::kBfloat16, RowFormat::kInt8Rowwise,
+                                 RowFormat::kInt4Rowwise}) {
+    RandomModel random(kSeed);
+    const Model floats = random.model;
+    random.StoreAs(format);  // the float tables now hold the decoded rows
+    const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+    const std::unique_ptr<Scorer> decoded = Scorer::Create(floats).value();
+    const Requests requests = {random.Request(50)};
+    ForEachCpuTarget([&] {
+      const Output got = ScoreAll(*scorer, requests);
+      const Output want = ScoreAll(*decoded, requests);
+      for (std::size_t i = 0; i < got.probabilities.size(); ++i)
+        ASSERT_NEAR(got.probabilities[i], want.probabilities[i], 2e-6);
+      for (const int threads : {1, 3})
+        for (const std::int64_t mini_batch : {1, 7, 4096})
+          ASSERT_TRUE(ScoreAll(*scorer, requests, Options(threads, mini_batch)) == got);
+    });
+  }
 }
 
 TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
@@ -154,6 +163,137 @@ TEST(ScorerTest, MissingColumnsAreUnknownKeys) {
   missing.viewer = missing.actor = missing.root_actor = missing.item = nullptr;
   missing.history_members = missing.hashtags = nullptr;
   EXPECT_TRUE(ScoreAll(*scorer, missing) == ScoreAll(*scorer, columns.batch()));
+}
+
+// What leaving out a group means, said with requests.
+TEST(ScorerTest, GroupsLeftOutAreWhatNobodyKnows) {
+  RandomModel random(kSeed);
+  const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+  const std::vector<reference::Example> request = random.Request(9);
+  const Columns columns(Requests{request});
+  const auto without = [&](const char* group) {
+    ScoreOptions options;
+    options.without.Add(ParseInputGroup(group).value());
+    return ScoreAll(*scorer, columns.batch(), options);
+  };
+  const auto changed = [&](auto change) {
+    std::vector<reference::Example> other = request;
+    for (reference::Example& e : other) change(e);
+    return ScoreAll(*scorer, Requests{other});
+  };
+  const std::string unknown = "nobody has this key";
+  EXPECT_TRUE(without("viewer") == changed([&](auto& e) { e.viewer = unknown; }));
+  EXPECT_TRUE(without("history_members") == changed([](auto& e) { e.history_members.clear(); }));
+  EXPECT_TRUE(without("history_hashtags") == changed([](auto& e) { e.history_hashtags.clear(); }));
+  EXPECT_TRUE(without("actor") == changed([&](auto& e) { e.actor = unknown; }));
+  EXPECT_TRUE(without("root_actor") == changed([&](auto& e) { e.root_actor = unknown; }));
+  EXPECT_TRUE(without("hashtags") == changed([](auto& e) { e.hashtags.clear(); }));
+  EXPECT_TRUE(without("item") == changed([&](auto& e) { e.item = unknown; }));
+
+  // Features go two ways, so only all of them together can be left out of a request.
+  ScoreOptions options;
+  for (const char* group : {"shared", "dense", "leaves"})
+    options.without.Add(ParseInputGroup(group).value());
+  const Output featureless = ScoreAll(*scorer, columns.batch(), options);
+  EXPECT_TRUE(featureless == changed([](auto& e) {
+                for (float& value : e.features) value = std::numeric_limits<float>::quiet_NaN();
+              }));
+  for (const char* group : {"shared", "dense", "leaves"}) {
+    EXPECT_FALSE(without(group) == ScoreAll(*scorer, columns.batch())) << group;
+    EXPECT_FALSE(without(group) == featureless) << group;
+  }
+  EXPECT_EQ(ParseInputGroup("age").status().message(),
+            "group 'age' is unknown; allowed: viewer, history_members, history_hashtags, shared, "
+            "actor, root_actor, hashtags, leaves, dense, item");
+}
+
+TEST(ScorerTest, RequestsMayHaveTradeoffsOfTheirOwn) {
+  RandomModel random(kSeed);
+  const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+  const Requests requests = {random.Request(8), random.Request(3), random.Request(5)};
+  const std::vector<Tradeoff> tradeoffs = {Weights(), {1.0, 0.0, {1.0, 1.0, 1.0, 1.0}}};
+  const std::vector<std::int64_t> tradeoff_of = {1, 0, 1};
+  const Columns columns(requests);
+  RequestBatch batch = columns.batch();
+  batch.tradeoff_of = tradeoff_of;
+  Output got{std::vector<float>(16 * 4), std::vector<float>(16), std::vector<std::int64_t>(16)};
+  const Scores scores{got.probabilities, got.score, got.order};
+  ASSERT_TRUE(scorer->Score(batch, tradeoffs, Options(2, 4), scores).ok());
+  Output want;
+  for (std::size_t r = 0; r < 3; ++r) {
+    Output one = ScoreAll(*scorer, Requests{requests[r]});
+    ASSERT_TRUE(scorer
+                    ->Score(Columns(Requests{requests[r]}).batch(),
+                            tradeoffs[static_cast<std::size_t>(tradeoff_of[r])], {},
+                            {one.probabilities, one.score, one.order})
+                    .ok());
+    want.Append(one);
+  }
+  EXPECT_TRUE(got == want);
+
+  const auto message = [&](const std::vector<std::int64_t>& of, Span<const Tradeoff> some) {
+    batch.tradeoff_of = of;
+    return scorer->Score(batch, some, {}, scores).message();
+  };
+  EXPECT_EQ(message({0, 2, 0}, tradeoffs), "tradeoff_of[1] = 2; there are 2 trade-offs");
+  EXPECT_EQ(message({0, -1, 0}, tradeoffs), "tradeoff_of[1] = -1; there are 2 trade-offs");
+  EXPECT_EQ(message({0, 0}, tradeoffs), "tradeoff_of has 2 values; there are 3 requests");
+  EXPECT_EQ(message({}, {}), "there is no trade-off");
+}
+
+TEST(SelectedCandidatesTest, ScoreAsInTheWholeRequest) {
+  RandomModel random(kSeed);
+  const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+  const Columns columns(Requests{random.Request(12)});
+  const RequestBatch request = columns.batch();
+  const Output whole = ScoreAll(*scorer, request);
+  const std::vector<std::int64_t> chosen = {11, 3, 3, 0};
+  const SelectedCandidates selected =
+      SelectedCandidates::Select(request, chosen, RandomModel::kDense).value();
+  const Output got = ScoreAll(*scorer, selected.batch(), Options(2, 3));
+  ASSERT_EQ(got.score.size(), chosen.size());
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    EXPECT_EQ(got.score[i], whole.score[static_cast<std::size_t>(chosen[i])]);
+
+  RequestBatch bare = request;
+  bare.item = bare.actor = bare.root_actor = nullptr;
+  const Output want = ScoreAll(*scorer, bare);
+  const SelectedCandidates some =
+      SelectedCandidates::Select(bare, chosen, RandomModel::kDense).value();
+  EXPECT_EQ(ScoreAll(*scorer, some.batch()).score[0], want.score[11]);
+
+  const auto message = [&](const RequestBatch& batch, const std::vector<std::int64_t>& candidates) {
+    return SelectedCandidates::Select(batch, candidates, RandomModel::kDense).status().message();
+  };
+  EXPECT_EQ(message(request, {0, 12}), "candidates[1] = 12; the request has 12");
+  EXPECT_EQ(message(request, {-1}), "candidates[0] = -1; the request has 12");
+  const Columns two(Requests{random.Request(1), random.Request(1)});
+  EXPECT_EQ(message(two.batch(), {0}), "candidates are chosen of 1 request; got 2");
+}
+
+TEST(ScorerTest, StagesAddUpToNoMoreThanTheCall) {
+  RandomModel random(kSeed);
+  const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+  for (const Requests& requests :
+       {Requests{random.Request(200)}, Requests{random.Request(20), random.Request(30)}}) {
+    const Output want = ScoreAll(*scorer, requests);
+    Output got = want;
+    StageTimes times;
+    const auto start = std::chrono::steady_clock::now();
+    ASSERT_TRUE(scorer
+                    ->Score(Columns(requests).batch(), Weights(), Options(1, 16),
+                            {got.probabilities, got.score, got.order, &times})
+                    .ok());
+    const auto wall = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        std::chrono::steady_clock::now() - start);
+    EXPECT_TRUE(got == want);
+    std::int64_t sum = 0;
+    for (const std::int64_t stage : times.nanoseconds) {
+      EXPECT_GT(stage, 0);
+      sum += stage;
+    }
+    EXPECT_LE(sum, wall.count());
+  }
 }
 
 TEST(ScorerTest, CalibratorsApplyToTheirObjective) {
