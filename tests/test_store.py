@@ -34,9 +34,9 @@ def test_publish_open_and_list(tmp_path: Path) -> None:
 def test_equal_sections_share_one_blob(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     publish(store, 1)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "blobs").iterdir()}
+    before = {path: path.stat().st_ino for path in (tmp_path / "blobs").iterdir()}
     publish(store, 1)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "blobs").iterdir()} == before
+    assert {path: path.stat().st_ino for path in (tmp_path / "blobs").iterdir()} == before
     publish(store, 2)
     shared = [
         {blob.sha256 for blob in store.open("feed", version).manifest.sections["fixed"].blobs}

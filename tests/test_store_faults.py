@@ -120,7 +120,7 @@ def write_store(path: Path) -> ModelStore:
 
 
 def files_of(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.stat().st_size)
 
 
 def damage(file: Path, rng: np.random.Generator) -> str:

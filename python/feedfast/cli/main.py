@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write a trained ranker into a model store",
     "score": "score the requests of an impression log with an exported ranker",
     "vocab": "build, look up, inspect and convert vocabularies",
+    "store": "list, compare, copy, clean and verify model stores",
     "inspect": "sizes of the models in a store, or what hashing keys would cost",
     "bench": "run the repository's benchmarks with their peers",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.store import tensor_file
+from feedfast.store.blobs import blob_path, blob_problem
 from feedfast.store.layouts import row_layout, view_rows
-from feedfast.store.manifest import MAX_MANIFEST_BYTES, BlobRef, Kind, Manifest, Section
+from feedfast.store.locks import FileLock
+from feedfast.store.manifest import BlobRef, Kind, Manifest, Section
 from feedfast.store.tensor_file import TensorHeader
 from feedfast.store.writer import ROWS, TENSOR_ALIGN
 
@@ -40,14 +41,17 @@ class OpenedModel:
     collecting the store's files does not take it away from a request that runs.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, *, verify: Verify) -> None:
+    def __init__(
+        self, root: Path, manifest: Manifest, *, verify: Verify, lock: FileLock | None = None
+    ) -> None:
         self.manifest = manifest
+        self._lock = lock  # of the version, against its removal
         self._root = root
         self.where = f"{root}: model {manifest.model!r} version {manifest.version}"
         self._arrays: dict[str, NDArray[Any] | dict[str, NDArray[Any]]] = {}
         for section in manifest.sections.values():
             for blob in section.blobs:
-                self._check_blob(section, blob, verify=verify)
+                self._check_blob(section, blob, full=verify == "full")
             try:
                 self._arrays[section.name] = self._map(section)
             except ValueError as error:
@@ -135,22 +139,11 @@ class OpenedModel:
         )
 
     def _path(self, blob: BlobRef) -> Path:
-        return self._root / "blobs" / blob.sha256
+        return blob_path(self._root, blob)
 
-    def _check_blob(self, section: Section, blob: BlobRef, *, verify: Verify) -> None:
+    def _check_blob(self, section: Section, blob: BlobRef, *, full: bool) -> None:
         """Size, and for `full` every byte."""
-        problem = None
-        try:
-            with self._path(blob).open("rb") as file:
-                num_bytes = os.fstat(file.fileno()).st_size
-                if num_bytes != blob.num_bytes:
-                    problem = f"has {num_bytes} bytes; the manifest says {blob.num_bytes}"
-                elif verify == "full":
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                    if digest != blob.sha256:
-                        problem = f"is altered: its sha256 is {digest}"
-        except FileNotFoundError:
-            problem = "is missing"
+        problem = blob_problem(self._root, blob, full=full)
         if problem is not None:
             raise ValueError(
                 f"{self.where}: section {section.name!r}: blob {blob.sha256} {problem}"
@@ -199,26 +192,3 @@ class OpenedModel:
             blocks.append((os.fsencode(self._path(blob)), header.data_start, spec.end))
         rows = _core.map_blocks(blocks)
         return rows.view(dtype).reshape(section.shape[0], columns)
-
-
-def read_manifest(path: Path, model: str, version: str) -> Manifest:
-    """Reads `models/<model>/<version>/manifest.json` under the store at `path`.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It cannot be trusted; the message names the file.
-    """
-    file = path / "models" / model / version / "manifest.json"
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ValueError(
-            f"{file}: {file.stat().st_size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}"
-        )
-    try:
-        manifest = Manifest.from_json(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    if (manifest.model, manifest.version) != (model, version):
-        raise ValueError(
-            f"{file}: is the manifest of {manifest.model!r} version {manifest.version}"
-        )
-    return manifest

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.store import files, tensor_file
+from feedfast.store.blobs import BLOBS
 from feedfast.store.layouts import Layout, row_layout
+from feedfast.store.locks import share_with_writers
 from feedfast.store.manifest import BlobRef, Manifest, Section, check_name
+from feedfast.store.versions import MODELS, publish_manifest
 
 BLOCK_BYTES = 16 << 20
 TENSOR_ALIGN = 64
@@ -45,16 +47,18 @@ class ModelWriter:
     Blobs are written as they are added, under their digest; a blob that the store has already is
     not written again. Nothing refers to them until `publish` has renamed the manifest into place,
     so a writer that is killed leaves at most unused blobs and temporary names. Several writers may
-    work on one store and one model at a time: each gets a version of its own.
+    work on one store and one model at a time: each gets a version of its own. Until a writer has
+    published, is closed or collected, no garbage is collected in its store.
     """
 
     def __init__(self, store_path: str | os.PathLike[str], model: str) -> None:
         self._root = Path(store_path)
         self._model = check_name("model", model)
-        self._blobs = self._root / "blobs"
+        self._blobs = self._root / BLOBS
         self._sections: dict[str, Section] = {}
         self._format_version = 1
         files.make_folders(self._blobs)
+        self._lock = share_with_writers(self._root)
 
     def add_table(
         self,
@@ -136,12 +140,17 @@ class ModelWriter:
     def publish(self, description: Mapping[str, Any] | None = None) -> str:
         """Makes the sections a version of the model and returns its number, such as `000001`.
 
-        The number is one above the largest at the moment of the rename.
+        The number is one above the largest at the moment of the rename. A writer publishes once.
 
         Args:
             description: JSON values that the model's reader needs.
+
+        Raises:
+            ValueError: The writer is closed.
         """
-        folder = self._root / "models" / self._model
+        if self._lock.descriptor < 0:
+            raise ValueError("the writer is closed; a writer publishes one version")
+        folder = self._root / MODELS / self._model
         files.make_folders(folder)
         files.sync_folder(self._blobs)
         number = 1 + max(
@@ -153,21 +162,23 @@ class ModelWriter:
             manifest = Manifest(
                 self._model, version, self._sections, description or {}, self._format_version
             )
-            unfinished = files.temporary_sibling(folder / version)
-            unfinished.mkdir()
             try:
-                files.write_synced(unfinished / "manifest.json", [manifest.to_json()])
-                files.sync_folder(unfinished)
-                # Fails if the version has a manifest: somebody else took the number.
-                unfinished.rename(folder / version)
-            except OSError as error:
-                shutil.rmtree(unfinished, ignore_errors=True)
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+                publish_manifest(self._root, manifest)
+            except FileExistsError:
                 number += 1
                 continue
-            files.sync_folder(folder)
+            self.close()
             return version
+
+    def close(self) -> None:
+        """Ends the work: what was added and not published is garbage from now on."""
+        self._lock.close()
+
+    def __enter__(self) -> ModelWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _add(self, section: Section) -> None:
         check_name("section", section.name)
@@ -190,6 +201,14 @@ class ModelWriter:
         name = digest.hexdigest()
         path = self._blobs / name
         # A blob of another size was damaged after it was written; a new file takes its name.
-        if not path.exists() or path.stat().st_size != num_bytes:
+        try:
+            there = path.stat().st_size == num_bytes
+        except FileNotFoundError:
+            there = False
+        if there:
+            # As new: where locks do not reach, garbage is told from fresh blobs by age.
+            with contextlib.suppress(PermissionError):
+                os.utime(path)
+        else:
             files.replace_durably(path, pieces)
         return name, num_bytes
