@@ -129,7 +129,7 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     for version in ("newest", "", -1, "²"):
         with pytest.raises(ValueError, match="version must be a number such as 1 or '000001'; got"):
             store.open("feed", version)
-    with pytest.raises(ValueError, match="verify must be one of header, full; got 'none'"):
+    with pytest.raises(ValueError, match="verify must be one of header, background, full; got"):
         store.open("feed", verify="none")  # type: ignore[arg-type]
     for name in ("", "..", "a/b", ".x", "a" * 129, "ä"):
         with pytest.raises(ValueError, match="is not a name"):

@@ -89,6 +89,7 @@ class Scorer:
         self._version = opened.manifest.version
         self._threads = threads
         self._mini_batch = mini_batch
+        self._opened = opened
         self._description, self._native = open_ranker(opened, verify=verify)
 
     @classmethod
@@ -109,7 +110,7 @@ class Scorer:
             model: Name of the model.
             threads: Threads that share the candidates of a request.
             version: Its number; None is the largest one at this moment.
-            verify: `header` or `full`, see `ModelStore.open`.
+            verify: `header`, `background` or `full`, see `ModelStore.open`.
             mini_batch: Candidates that go through the towers together, at most (1 to 4096). It
                 decides speed alone.
 
@@ -159,6 +160,20 @@ class Scorer:
     def random_effects_version(self) -> int:
         """Which training of random effects the model has; 0: none."""
         return self._description.random_effects_version
+
+    @property
+    def verified(self) -> bool:
+        """Whether every byte of the version has been compared with its digest, and was right."""
+        return self._opened.verified
+
+    def wait_verified(self, timeout_s: float | None = None) -> None:
+        """Returns once every byte of the version is known to be right; see `OpenedModel`.
+
+        Raises:
+            ValueError: A blob is missing, truncated or altered; the message names it.
+            TimeoutError: Verification goes on after so many seconds.
+        """
+        self._opened.wait_verified(timeout_s)
 
     def with_options(self, *, threads: int | None = None, mini_batch: int | None = None) -> Scorer:
         """The same opened model with other options; nothing is opened or copied.

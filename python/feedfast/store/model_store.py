@@ -37,7 +37,9 @@ class ModelStore:
             model: Name of the model.
             version: Its number; None is the largest one.
             verify: `header` checks the manifest, the size of every blob and the headers of tensor
-                files, and is safe on any content; `full` reads every byte and compares the digests.
+                files, and is safe on any content; `full` also reads every byte and compares the
+                digests; `background` opens like `header` and does the rest in a thread, see
+                `OpenedModel.wait_verified`.
 
         Raises:
             FileNotFoundError: No such model or version; the message lists those there are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from feedfast.store.layouts import row_layout, view_rows
 from feedfast.store.locks import FileLock
 from feedfast.store.manifest import BlobRef, Kind, Manifest, Section
 from feedfast.store.tensor_file import TensorHeader
+from feedfast.store.verification import Verification
 from feedfast.store.writer import ROWS, TENSOR_ALIGN
 
-Verify = Literal["header", "full"]
+Verify = Literal["header", "background", "full"]
 VERIFY: tuple[Verify, ...] = get_args(Verify)
 
 
@@ -49,13 +51,44 @@ class OpenedModel:
         self._root = root
         self.where = f"{root}: model {manifest.model!r} version {manifest.version}"
         self._arrays: dict[str, NDArray[Any] | dict[str, NDArray[Any]]] = {}
+        self._verification = Verification(root, manifest, self.where)
+        if verify == "full":
+            self._verification.run()
+            self._verification.wait(0)
         for section in manifest.sections.values():
             for blob in section.blobs:
-                self._check_blob(section, blob, full=verify == "full")
+                self._check_size(section, blob)
             try:
                 self._arrays[section.name] = self._map(section)
             except ValueError as error:
                 raise ValueError(f"{self.where}: section {section.name!r}: {error}") from None
+        if verify == "background":
+            self._verification.start()
+            weakref.finalize(self, self._verification.stop)
+
+    @property
+    def verified(self) -> bool:
+        """Whether every byte of every blob has been compared with its digest, and was right."""
+        return self._verification.done and self._verification.problem is None
+
+    @property
+    def verification_error(self) -> str | None:
+        """What a verification found wrong, naming section and blob; None: nothing so far."""
+        return self._verification.problem
+
+    def wait_verified(self, timeout_s: float | None = None) -> None:
+        """Returns once every byte is known to be right; before this a version takes no traffic.
+
+        Any `verify` will do: what has not been verified or begun is begun now.
+
+        Args:
+            timeout_s: How long to wait; None: to the end.
+
+        Raises:
+            ValueError: A blob is missing, truncated or altered; the message names it.
+            TimeoutError: Verification goes on after so many seconds.
+        """
+        self._verification.wait(timeout_s)
 
     def __repr__(self) -> str:
         return f"OpenedModel({self.where})"
@@ -141,9 +174,8 @@ class OpenedModel:
     def _path(self, blob: BlobRef) -> Path:
         return blob_path(self._root, blob)
 
-    def _check_blob(self, section: Section, blob: BlobRef, *, full: bool) -> None:
-        """Size, and for `full` every byte."""
-        problem = blob_problem(self._root, blob, full=full)
+    def _check_size(self, section: Section, blob: BlobRef) -> None:
+        problem = blob_problem(self._root, blob, full=False)
         if problem is not None:
             raise ValueError(
                 f"{self.where}: section {section.name!r}: blob {blob.sha256} {problem}"
