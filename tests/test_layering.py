@@ -33,6 +33,7 @@ NUMPY = {
         "metrics",
     ),
     *("input_layout", "ranker_artifact", "ranker_description", "request", "request_columns"),
+    *("ranker_precision", "precision_search"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),
 }
 MAY_IMPORT: dict[str, set[str]] = {

@@ -13,6 +13,7 @@ from feedfast.input_layout import InputLayout
 from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import RankerArtifact, publish_ranker
 from feedfast.ranker_description import RankerDescription
+from feedfast.ranker_precision import TABLES, parse_precisions, resolve_precisions
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore
 from synthetic_ranker import random_request, synthetic_ranker
@@ -142,9 +143,60 @@ def test_artifact_parts_must_fit(artifact: RankerArtifact) -> None:
             dataclasses.replace(artifact, **change)  # type: ignore[arg-type]
 
 
-def test_precision_is_checked(tmp_path: Path, artifact: RankerArtifact) -> None:
-    with pytest.raises(ValueError, match="precision must be one of fp32, int8; got 'int4'"):
-        publish_ranker(ModelStore(tmp_path), "feed", artifact, precision="int4")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("int2", "precision of tables must be one of fp32, fp16, bf16, int8, int4; got 'int2'"),
+        ({"passive/0": "int4"}, "precision of passive/0 must be one of fp32; got"),
+        ({"passive/9": "fp32"}, "'passive/9' is no table or layer; allowed: tables, layers, mem"),
+    ],
+)
+def test_precision_is_checked(
+    tmp_path: Path, artifact: RankerArtifact, precision: str | dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        publish_ranker(ModelStore(tmp_path), "feed", artifact, precision=precision)
+    assert ModelStore(tmp_path).list() == ()
+
+
+def test_precisions_of_single_sections_go_before_those_of_all() -> None:
+    wanted = parse_precisions(["int8,layers=fp32", "leaf_table=fp16, passive/0=fp32"])
+    assert resolve_precisions(wanted, ["passive/0", "passive/1"]) == {
+        "member_table": "int8",
+        "hashtag_table": "int8",
+        "leaf_table": "fp16",
+        "passive/0": "fp32",
+        "passive/1": "fp32",
+    }
+    assert set(resolve_precisions({}, ["a/0"]).values()) == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "layout", "tolerance"),
+    [("fp16", "float16", 2e-3), ("bf16", "bfloat16", 2e-2), ("int4", "int4_rowwise", 0.3)],
+)
+def test_tables_of_every_precision_score(
+    tmp_path: Path, artifact: RankerArtifact, precision: str, layout: str, tolerance: float
+) -> None:
+    """Tables of standard normal values and odd dims."""
+    store = ModelStore(tmp_path)
+    publish_ranker(store, "whole", artifact)
+    publish_ranker(store, "small", artifact, precision=precision)
+    sections = store.open("small").manifest.sections
+    assert {sections[name].layout for name in TABLES} == {layout}
+    assert sections["member_table"].shape == artifact.member_table.shape
+    request = random_request(np.random.default_rng(SEED), artifact, 100)
+    want = Scorer.open(tmp_path, "whole").score(request).probabilities
+    got = Scorer.open(tmp_path, "small").score(request).probabilities
+    assert 0.0 < np.abs(got - want).max() < tolerance
+
+
+def test_a_table_beyond_a_precision_is_named(tmp_path: Path, artifact: RankerArtifact) -> None:
+    table = artifact.hashtag_table.copy()
+    table[2, 1] = 1e6
+    large = dataclasses.replace(artifact, hashtag_table=table)
+    with pytest.raises(ValueError, match=r"hashtag_table in fp16: table\[2, 1\] = 1000000"):
+        publish_ranker(ModelStore(tmp_path), "feed", large, precision="fp16")
 
 
 def test_variants_share_the_blobs_of_equal_sections(

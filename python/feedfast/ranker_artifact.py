@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,26 @@ from feedfast.config import HistoryConfig
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Utility
-from feedfast.quantize import QuantizedTable
+from feedfast.quantize import RangeMethod
 from feedfast.random_effects import RandomEffects
 from feedfast.ranker_description import LayerDescription, RankerDescription, tower_objectives
-from feedfast.store import ModelStore, OpenedModel, Verify
+from feedfast.ranker_precision import (
+    LAYER_PRECISIONS,
+    LAYOUT_OF,
+    TABLE_PRECISIONS,
+    TABLES,
+    Precision,
+    TablePrecision,
+    range_method_of,
+    resolve_precisions,
+)
+from feedfast.store import ModelStore, OpenedModel, Verify, encode_table
+from feedfast.store.layouts import row_layout
 from feedfast.trees import LeafEncoder
 from feedfast.vocab import Vocabulary
 
-Precision = Literal["fp32", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
 _T = TypeVar("_T")
 
-TABLES = ("member_table", "hashtag_table", "leaf_table")
 VOCABULARIES = ("member_vocabulary", "hashtag_vocabulary")
 # Layouts of images.
 VOCABULARY = "vocabulary"
@@ -175,7 +182,12 @@ class RankerArtifact:
 
 
 def publish_ranker(
-    store: ModelStore, name: str, artifact: RankerArtifact, *, precision: Precision = "fp32"
+    store: ModelStore,
+    name: str,
+    artifact: RankerArtifact,
+    *,
+    precision: str | Mapping[str, str] = "fp32",
+    range_method: RangeMethod | None = None,
 ) -> str:
     """Writes a ranker as the next version of the model `name`.
 
@@ -186,47 +198,119 @@ def publish_ranker(
         store: Where to.
         name: Model name: letters, digits, dots, dashes and underscores.
         artifact: The ranker.
-        precision: Of the three tables: `fp32`, or `int8` with a float16 scale and bias per row.
+        precision: Of all tables, or by section: see `ranker_precision.resolve_precisions`.
+        range_method: Of int8 and int4 tables, see `QuantizedTable.quantize`; None: `clip` for int4
+            and `minmax` for int8.
 
     Returns:
         The version, such as `000001`.
 
     Raises:
-        ValueError: Unknown precision; or a table that int8 cannot hold (not finite, beyond 65504).
+        ValueError: Unknown section or precision; or a table that the precision cannot hold (not
+            finite, or beyond 65504 in fp16, int8 and int4).
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    writer = store.writer(name)
-    for section in VOCABULARIES:
-        image = _vocabulary_image(getattr(artifact, section))
-        writer.add_image(section, image, layout=VOCABULARY)
-    for section in TABLES:
-        table = getattr(artifact, section)
-        if precision == "fp32":
-            writer.add_table(section, table)
+    return RankerEncoder(artifact, range_method=range_method).publish(store, name, precision)
+
+
+class RankerEncoder:
+    """The sections of a ranker in any precision, each encoded once and kept."""
+
+    def __init__(
+        self,
+        artifact: RankerArtifact,
+        *,
+        range_method: RangeMethod | None = None,
+        threads: int = 1,
+    ) -> None:
+        """See `publish_ranker`; `threads` quantize."""
+        self._artifact = artifact
+        self._range_method = range_method
+        self._threads = threads
+        self._images: dict[str, bytes] = {}
+        self._tables: dict[tuple[str, TablePrecision], NDArray[Any]] = {}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, `<tower>/<index>`."""
+        return tuple(
+            f"{tower}/{index}"
+            for tower, layers in self._artifact.towers.items()
+            for index in range(len(layers))
+        )
+
+    @property
+    def sections(self) -> dict[str, tuple[Precision, ...]]:
+        """What each table and layer may be stored in, fp32 last."""
+        return {
+            **dict.fromkeys(TABLES, TABLE_PRECISIONS[::-1]),
+            **dict.fromkeys(self.layers, LAYER_PRECISIONS[::-1]),
+        }
+
+    def num_bytes(self, section: str, precision: Precision) -> int:
+        """Bytes of a table's rows or of a layer's arrays in a precision."""
+        if section in TABLES:
+            table: NDArray[Any] = getattr(self._artifact, section)
+            rows, dim = table.shape
+            return int(rows) * row_layout(LAYOUT_OF[precision]).row_bytes(dim)
+        return sum(a.nbytes for a in _layer_tensors(self._layer(section)).values())
+
+    def publish(self, store: ModelStore, name: str, precision: str | Mapping[str, str]) -> str:
+        """As `publish_ranker`."""
+        artifact = self._artifact
+        precisions = resolve_precisions(precision, self.layers)
+        writer = store.writer(name)
+        for section in VOCABULARIES:
+            writer.add_image(section, self._vocabulary_image(section), layout=VOCABULARY)
+        for section in TABLES:
+            table: NDArray[Any] = getattr(artifact, section)
+            writer.add_table(
+                section,
+                self._table(section, precisions[section]),
+                layout=LAYOUT_OF[precisions[section]],
+                dim=table.shape[1],
+            )
+        writer.add_image("forest", artifact.forest.to_bytes(), layout=FOREST)
+        writer.add_tensors("normalizer", {"mean": artifact.mean, "inv_std": artifact.inv_std})
+        writer.add_tensors(
+            "towers",
+            {
+                f"{layer}/{key}": tensor
+                for layer in self.layers
+                for key, tensor in _layer_tensors(self._layer(layer)).items()
+            },
+        )
+        writer.add_tensors("calibrators", calibrators_to_tensors(artifact.calibrators))
+        effects = artifact.random_effects
+        if effects is None:
+            writer.add_tensors("random_effects", {})
         else:
-            packed = QuantizedTable.quantize(table).packed
-            writer.add_table(section, packed, layout="int8_rowwise")
-    writer.add_image("forest", artifact.forest.to_bytes(), layout=FOREST)
-    writer.add_tensors("normalizer", {"mean": artifact.mean, "inv_std": artifact.inv_std})
-    writer.add_tensors(
-        "towers",
-        {
-            f"{tower}/{index}/{key}": tensor
-            for tower, layers in artifact.towers.items()
-            for index, layer in enumerate(layers)
-            for key, tensor in _layer_tensors(layer).items()
-        },
-    )
-    writer.add_tensors("calibrators", calibrators_to_tensors(artifact.calibrators))
-    effects = artifact.random_effects
-    if effects is None:
-        writer.add_tensors("random_effects", {})
-    else:
-        writer.add_tensors("random_effects", {"coefficients": effects.coefficients})
-        image = _vocabulary_image(effects.vocabulary)
-        writer.add_image("random_effects_vocabulary", image, layout=VOCABULARY)
-    return writer.publish(artifact.description.to_json())
+            writer.add_tensors("random_effects", {"coefficients": effects.coefficients})
+            image = _vocabulary_image(effects.vocabulary)
+            writer.add_image("random_effects_vocabulary", image, layout=VOCABULARY)
+        return writer.publish(artifact.description.to_json())
+
+    def _table(self, section: str, precision: TablePrecision) -> NDArray[Any]:
+        key = (section, precision)
+        if key not in self._tables:
+            try:
+                self._tables[key] = encode_table(
+                    getattr(self._artifact, section),
+                    LAYOUT_OF[precision],
+                    method=self._range_method or range_method_of(precision),
+                    threads=self._threads,
+                )
+            except ValueError as error:
+                raise ValueError(f"{section} in {precision}: {error}") from None
+        return self._tables[key]
+
+    def _layer(self, name: str) -> GatedLayer:
+        tower, _, index = name.rpartition("/")
+        return self._artifact.towers[tower][int(index)]
+
+    def _vocabulary_image(self, section: str) -> bytes:
+        if section not in self._images:
+            self._images[section] = _vocabulary_image(getattr(self._artifact, section))
+        return self._images[section]
 
 
 def open_ranker(

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 NAMED = ("simulated", "movielens", "openbandit")
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser, *, default: str | None) -> None:
-    """Adds --data and what goes with it; without a default the argument is required."""
+def add_dataset_arguments(
+    parser: argparse.ArgumentParser, *, default: str | None, required: bool = True
+) -> None:
+    """Adds --data and what goes with it; without a default it is required unless said otherwise."""
     parser.add_argument(
         "--data",
         default=default,
-        required=default is None,
+        required=required and default is None,
         help="simulated, movielens, openbandit, or a Parquet file or folder of the log schema",
     )
     parser.add_argument(

@@ -17,7 +17,7 @@ from feedfast.cli.inspect import COLUMNS as SECTION_COLUMNS
 from feedfast.cli.inspect import section_rows
 from feedfast.cli.progress import show_stages
 from feedfast.cli.rank_process import Ranking, rank_in_new_process
-from feedfast.ranker_artifact import Precision
+from feedfast.ranker_precision import Precision
 
 if TYPE_CHECKING:
     from feedfast.data import Dataset, ImpressionLog

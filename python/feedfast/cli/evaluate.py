@@ -1,23 +1,40 @@
-"""`feedfast evaluate`: quality of a trained run on its held-out part, beside the baseline."""
+"""`feedfast evaluate`: quality of a trained run beside the baseline, or of an exported model."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedfast.cli.console import Console
+from feedfast.cli.console import Console, format_bytes
 from feedfast.cli.datasets import add_dataset_arguments, load_dataset
 from feedfast.cli.progress import show_stages
 
 if TYPE_CHECKING:
+    from feedfast.ranker.stored import StoredEvaluation
     from feedfast.training import EvaluationReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `feedfast evaluate`."""
     add_dataset_arguments(parser, default=None)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a complete run")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="folder of a complete run: evaluates it; with --store: only its held-out rows",
+    )
+    parser.add_argument("--store", type=Path, help="model store: evaluates an exported model")
+    parser.add_argument("--model", default="feed", help="name of the model in the store")
+    parser.add_argument("--version", help="its version; default: the newest")
+    parser.add_argument(
+        "--against", type=Path, metavar="STORE", help="store of a model to compare scores with"
+    )
+    parser.add_argument("--against-model", help="name of that model; default: the same")
+    parser.add_argument("--against-version", help="its version; default: the newest")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads that score"
+    )
 
 
 COLUMNS = (
@@ -90,9 +107,15 @@ def print_evaluation(console: Console, report: EvaluationReport) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints one row per objective."""
+    console = Console(as_json=args.json)
+    if args.store is not None:
+        return _run_stored(args, console)
+    if args.run is None:
+        raise ValueError("name the folder of a run (--run) or a model store (--store)")
+    if args.against is not None:
+        raise ValueError("--against goes with --store")
     from feedfast.training import TrainedRun, evaluate
 
-    console = Console(as_json=args.json)
     trained = TrainedRun.open(args.run)
     data = load_dataset(args, console)
     with show_stages(console) as progress:
@@ -104,4 +127,72 @@ def run(args: argparse.Namespace) -> int:
         )
     print_evaluation(console, report)
     console.result(report.to_dict())
+    return 0
+
+
+STORED_COLUMNS = ("objective", "group", "base rate", "AUC", "NE", "log loss", "O/E", "95% interval")
+DELTA_COLUMNS = ("NE delta", "greatest score delta", "mean score delta")
+
+
+def stored_table(evaluation: StoredEvaluation) -> tuple[list[str], list[list[object]]]:
+    """(columns, rows) of an exported model, with its deltas when it was compared."""
+    columns, rows = list(STORED_COLUMNS), []
+    if evaluation.against is not None:
+        columns += DELTA_COLUMNS
+    for objective in evaluation.objectives:
+        report, delta = objective.report, objective.delta
+        row: list[object] = [
+            objective.name,
+            objective.group,
+            report.base_rate,
+            report.auc,
+            report.normalized_entropy,
+            report.log_loss,
+            round(report.oe, 3),
+            f"[{report.oe_low:.3f}, {report.oe_high:.3f}]",
+        ]
+        if delta is not None:
+            row += [delta.normalized_entropy, delta.greatest, delta.mean]
+        rows.append(row)
+    return columns, rows
+
+
+def _run_stored(args: argparse.Namespace, console: Console) -> int:
+    from feedfast.ranker.run import TrainedRun
+    from feedfast.ranker.stored import LabelledRequests, evaluate_stored
+    from feedfast.scorer import Scorer
+    from feedfast.store import ModelStore
+
+    def open_scorer(store: Path, model: str, version: str | None) -> tuple[Scorer, int]:
+        scorer = Scorer.open(store, model=model, version=version, threads=args.threads)
+        sizes = ModelStore(store).open(model, scorer.version).section_sizes()
+        return scorer, sum(size.num_bytes for size in sizes)
+
+    scorer, num_bytes = open_scorer(args.store, args.model, args.version)
+    against, against_bytes = None, 0
+    if args.against is not None:
+        other = args.against_model or args.model
+        against, against_bytes = open_scorer(args.against, other, args.against_version)
+    data = LabelledRequests.of(
+        load_dataset(args, console).dataset,
+        run=None if args.run is None else TrainedRun.open(args.run),
+        max_members=scorer.history.max_members,
+        max_hashtags=scorer.history.max_hashtags,
+    )
+    evaluation = evaluate_stored(
+        scorer, data, num_bytes=num_bytes, against=against, against_bytes=against_bytes
+    )
+    console.table(
+        f"{args.store}: {scorer.model} {scorer.version}, {format_bytes(num_bytes)}, on "
+        f"{evaluation.num_rows:,} impressions",
+        *stored_table(evaluation),
+    )
+    if evaluation.against is not None:
+        model, version, other_bytes = evaluation.against
+        console.note(
+            f"against {args.against}: {model} {version}, {format_bytes(other_bytes)}: "
+            f"{100.0 * num_bytes / other_bytes:.1f}% of its bytes; "
+            f"worst NE delta {evaluation.worst_delta:.2e}"
+        )
+    console.result(evaluation.to_dict())
     return 0

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from feedfast.cli.console import Console
+from feedfast.cli.console import Console, format_bytes
+from feedfast.cli.datasets import add_dataset_arguments, load_dataset
 
-PRECISIONS = ("fp32", "int8")
+if TYPE_CHECKING:
+    from feedfast.precision_search import PrecisionChoice
+    from feedfast.ranker.run import TrainedRun
+    from feedfast.ranker_artifact import RankerEncoder
+
+COLUMNS = ("section", "precision", "bytes", "% of fp32", "NE delta alone")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,18 +25,126 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, help="model store; made when absent")
     parser.add_argument("--model", default="feed", help="name of the model in the store")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of the embedding tables"
+        "--precision",
+        action="append",
+        metavar="[NAME=]PRECISION",
+        help="fp32, fp16, bf16, int8 or int4 for all tables, or for one such as member_table; "
+        "repeatable, or with commas",
+    )
+    parser.add_argument(
+        "--range",
+        choices=("minmax", "clip"),
+        help="what the codes of int8 and int4 tables cover: all values of a row, or the interval "
+        "with the least error; default: minmax for int8, clip for int4",
+    )
+    parser.add_argument(
+        "--max-ne-delta",
+        type=float,
+        metavar="DELTA",
+        help="choose the smallest precision of each table and layer with which the normalised "
+        "entropy of every objective changes by at most this share on --data",
+    )
+    add_dataset_arguments(parser, default=None, required=False)
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads that score"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the model and prints its version."""
-    from feedfast.ranker.export import export
+    """Writes the model and prints its version, and with a budget what was chosen and measured."""
+    from feedfast.ranker.export import artifact_of
     from feedfast.ranker.run import TrainedRun
+    from feedfast.ranker_artifact import RankerEncoder
+    from feedfast.ranker_precision import parse_precisions
+    from feedfast.store import ModelStore
 
     console = Console(as_json=args.json)
+    if (args.max_ne_delta is None) != (args.data is None):
+        raise ValueError("--max-ne-delta and --data go together")
+    if args.max_ne_delta is not None and args.precision:
+        raise ValueError("--max-ne-delta chooses the precisions; leave --precision out")
     trained = TrainedRun.open(args.run)
-    version = export(trained.ranker, args.store, name=args.model, precision=args.precision)
+    encoder = RankerEncoder(
+        artifact_of(trained.ranker), range_method=args.range, threads=args.threads
+    )
+    document: dict[str, Any] = {"store": str(args.store), "model": args.model}
+    if args.max_ne_delta is None:
+        precisions = parse_precisions(args.precision or ["fp32"])
+    else:
+        choice = _search(args, console, trained, encoder)
+        precisions = dict(choice.precisions)
+        document |= _print_choice(console, encoder, choice, args.max_ne_delta)
+    version = encoder.publish(ModelStore(args.store), args.model, precisions)
     console.note(f"{args.store}: model {args.model!r}, version {version}")
-    console.result({"store": str(args.store), "model": args.model, "version": version})
+    console.result({**document, "version": version})
     return 0
+
+
+def _search(
+    args: argparse.Namespace, console: Console, trained: TrainedRun, encoder: RankerEncoder
+) -> PrecisionChoice:
+    from feedfast.ranker.stored import LabelledRequests, precisions_within_budget
+
+    history = trained.config.history
+    data = LabelledRequests.of(
+        load_dataset(args, console).dataset,
+        run=trained,
+        max_members=history.max_members,
+        max_hashtags=history.max_hashtags,
+    )
+    console.note(f"measured on {len(data.labels):,} impressions")
+    with console.progress("precisions") as progress:
+        return precisions_within_budget(
+            encoder,
+            data,
+            args.store,
+            max_ne_delta=args.max_ne_delta,
+            threads=args.threads,
+            tell=progress.update,
+        )
+
+
+def _print_choice(
+    console: Console, encoder: RankerEncoder, choice: PrecisionChoice, budget: float
+) -> dict[str, Any]:
+    """Prints chosen and measured precisions; the same as JSON values."""
+    full = {section: encoder.num_bytes(section, "fp32") for section in choice.precisions}
+    measured = [
+        (m.section, m.precision, m.num_bytes, 100.0 * m.num_bytes / full[m.section], m.delta)
+        for m in choice.measurements
+    ]
+    console.table("measured, all other sections in fp32", COLUMNS, measured)
+    alone = {(m.section, m.precision): m.delta for m in choice.measurements}
+    rows: list[tuple[object, ...]] = []
+    total = 0
+    for section, precision in choice.precisions.items():
+        num_bytes = encoder.num_bytes(section, precision)  # type: ignore[arg-type]
+        total += num_bytes
+        share = 100.0 * num_bytes / full[section]
+        rows.append((section, precision, num_bytes, share, alone.get((section, precision), 0.0)))
+    everything = sum(full.values())
+    rows.append(("all together", "", total, 100.0 * total / everything, choice.delta))
+    console.table(
+        f"chosen within {budget:g}: {format_bytes(total)} instead of {format_bytes(everything)}",
+        COLUMNS,
+        rows,
+    )
+
+    def entries(table: list[Any]) -> list[dict[str, object]]:
+        names = ("section", "precision", "bytes", "percent", "ne_delta")
+        return [
+            {
+                name: None if value == math.inf else value
+                for name, value in zip(names, row, strict=True)
+            }
+            for row in table
+        ]
+
+    return {
+        "max_ne_delta": budget,
+        "ne_delta": choice.delta,
+        "bytes": total,
+        "fp32_bytes": everything,
+        "sections": entries(rows[:-1]),
+        "measured": entries(measured),
+    }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from feedfast.config import TowerConfig
 from feedfast.gated_mlp import FloatArray, GatedLayer
 from feedfast.objectives import Utility
+from feedfast.quantize import RangeMethod
 from feedfast.ranker.embedding_inputs import folded_normalizer, folded_rows
 from feedfast.ranker.trained import FeedRanker
-from feedfast.ranker_artifact import Precision, RankerArtifact, publish_ranker
+from feedfast.ranker_artifact import RankerArtifact, publish_ranker
 from feedfast.store import ModelStore
 
 
@@ -18,7 +20,8 @@ def export(
     store_path: str | os.PathLike[str],
     *,
     name: str = "feed",
-    precision: Precision = "fp32",
+    precision: str | Mapping[str, str] = "fp32",
+    range_method: RangeMethod | None = None,
 ) -> str:
     """Publishes a ranker as the next version of a model in a store, which is made if needed.
 
@@ -28,15 +31,23 @@ def export(
         ranker: The trained ranker.
         store_path: Folder of the store.
         name: Model name.
-        precision: Of the three tables: `fp32`, or `int8` with a scale and a bias per row.
+        precision: Of all tables, or by table and layer; see `ranker_precision.resolve_precisions`.
+        range_method: Of int8 and int4 tables; see `ranker_artifact.publish_ranker`.
 
     Returns:
         The version, such as `000001`.
 
     Raises:
-        ValueError: Not a model name, unknown precision, or a table that int8 cannot hold.
+        ValueError: Not a model name, unknown section or precision, or a table that its precision
+            cannot hold.
     """
-    return publish_ranker(ModelStore(store_path), name, artifact_of(ranker), precision=precision)
+    return publish_ranker(
+        ModelStore(store_path),
+        name,
+        artifact_of(ranker),
+        precision=precision,
+        range_method=range_method,
+    )
 
 
 def artifact_of(ranker: FeedRanker) -> RankerArtifact:
