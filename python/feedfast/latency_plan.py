@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.gated_mlp import GatedLayer
-from feedfast.ranker_artifact import Precision, publish_ranker
+from feedfast.ranker_artifact import publish_ranker
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore
 from feedfast.synthetic_ranker import (
@@ -66,10 +66,12 @@ class RequestTimer:
         *,
         candidates: int,
         threads: int = 1,
-        precision: Precision = "fp32",
+        precision: str | Mapping[str, str] = "fp32",
         rounds: int = 200,
     ) -> None:
         """`rounds` requests are timed per width, of several that take turns.
+
+        `precision` is that of `publish_ranker`.
 
         Raises:
             ValueError: `candidates`, `threads` or `rounds` is below 1.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import get_args
 
 from feedfast.cli.console import Console, Progress
 from feedfast.config import ForestConfig, HistoryConfig, RankerConfig, TableConfig, TowerConfig
 from feedfast.latency_plan import LatencyPoint, RequestTimer, plan_latency, widest
-from feedfast.ranker_artifact import Precision
+from feedfast.ranker_precision import parse_precisions
 from feedfast.store import ModelStore
 from feedfast.synthetic_ranker import RankerShape
 
@@ -33,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", type=int, default=500, help="of a request")
     parser.add_argument("--threads", type=int, default=1, help="threads that share a request")
     parser.add_argument(
-        "--precision", choices=get_args(Precision), default="fp32", help="of the model"
+        "--precision",
+        default="fp32",
+        metavar="LIST",
+        help="of all tables, or NAME=PRECISION of a table, a layer, all `tables` or all `layers`, "
+        "as in feedfast export",
     )
     parser.add_argument("--requests", type=int, default=200, help="timed requests per net")
     parser.add_argument("--largest", type=int, default=4096, help="widest first layer to try")
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
                 variant,
                 candidates=args.candidates,
                 threads=args.threads,
-                precision=args.precision,
+                precision=parse_precisions([args.precision]),
                 rounds=args.requests,
             ) as timer,
         ):
