@@ -34,12 +34,12 @@ NUMPY = {
     ),
     *("input_layout", "ranker_artifact", "ranker_description", "request", "request_columns"),
     *("ranker_precision", "precision_search"),
-    *("synthetic_ranker", "latency_plan"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),
 }
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(NUMPY, NUMPY),
     "bench": NUMPY,
+    "scorer_sweep": {*NUMPY, "bench"},
     "comm": NUMPY,
     "data": NUMPY,
     "tf": {*NUMPY, "comm"},

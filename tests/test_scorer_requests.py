@@ -12,6 +12,7 @@ import pytest
 
 from feedfast import Request, RequestBatch, Scorer, Tradeoff
 from feedfast.ranker_artifact import RankerArtifact, publish_ranker
+from feedfast.scorer_sweep import sweep
 from feedfast.store import ModelStore
 from synthetic_ranker import random_request, synthetic_ranker
 
@@ -171,6 +172,16 @@ def test_options_share_the_opened_model(scorer: Scorer) -> None:
     assert "threads=1" in repr(scorer)
     with pytest.raises(ValueError, match=r"mini_batch must be in \[1, 4096\]; got 0"):
         scorer.with_options(mini_batch=0)
+
+
+def test_sweep_times_every_combination(scorer: Scorer, artifact: RankerArtifact) -> None:
+    rng = np.random.default_rng(SEED)
+    requests = [random_request(rng, artifact, count) for count in (3, 30)]
+    points = sweep(scorer, requests, mini_batches=(1, 16), threads=(1, 3), repeats=2)
+    assert [(p.mini_batch, p.threads) for p in points] == [(1, 1), (16, 1), (1, 3), (16, 3)]
+    assert all(0 < p.p50 <= p.p99 for p in points)
+    with pytest.raises(ValueError, match="sweep: there is no request"):
+        sweep(scorer, [])
 
 
 def test_explanations_add_up(scorer: Scorer, artifact: RankerArtifact) -> None:

@@ -26,10 +26,11 @@ def num_keys(name: str, keys: object) -> int:
         raise TypeError(f"{name} must be keys with a length; got {type(keys).__name__}") from None
 
 
-def batch_of_one(request: Request) -> RequestBatch:
-    """The request as a batch."""
-    return RequestBatch(
-        candidate_offsets=[0, num_keys("item", request.item)],
+def batch_of_one(request: Request) -> tuple[RequestBatch, NDArray[np.int64]]:
+    """The request as a batch, with its candidate offsets."""
+    offsets = np.array([0, num_keys("item", request.item)], dtype=np.int64)
+    batch = RequestBatch(
+        candidate_offsets=offsets,
         viewer=None if request.viewer is None else [request.viewer],
         history_members=_bag_of_one("history_members", request.history_members),
         history_hashtags=_bag_of_one("history_hashtags", request.history_hashtags),
@@ -40,6 +41,7 @@ def batch_of_one(request: Request) -> RequestBatch:
         hashtags=request.hashtags,
         dense=request.dense,
     )
+    return batch, offsets
 
 
 def _bag_of_one(name: str, keys: Any) -> KeyBags | None:

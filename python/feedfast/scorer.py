@@ -58,6 +58,8 @@ _GROUPS = (
 MINI_BATCH = 256
 _MAX_MINI_BATCH = 4096
 
+_ALL_THE_FIRST = np.empty(0, dtype=np.int64)
+
 
 class Scorer:
     """One version of a ranker, opened for scoring.
@@ -220,8 +222,12 @@ class Scorer:
                 message names argument, position, value and limit.
             TypeError: `request` is no `Request`, or a column is of another type.
         """
+        start = time.perf_counter_ns()
+        batch, offsets = batch_of_one(_as_request(request))
         native = self._score(
-            batch_of_one(_as_request(request)),
+            batch,
+            offsets,
+            start=start,
             tradeoffs=[_one_tradeoff(tradeoff, alpha, lambda_, weights)],
             top_k=top_k,
             timing=timing,
@@ -257,19 +263,29 @@ class Scorer:
         """
         if not isinstance(requests, RequestBatch):
             raise TypeError(f"requests must be a RequestBatch; got {type(requests).__name__}")
+        start = time.perf_counter_ns()
+        offsets = checked_candidate_offsets(
+            requests.candidate_offsets, num_keys("item", requests.item)
+        )
         tradeoffs, tradeoff_of = _distinct(tradeoff, alpha, lambda_, weights)
-        num_requests = len(np.atleast_1d(np.asarray(requests.candidate_offsets))) - 1
-        if tradeoff_of is not None and len(tradeoff_of) != num_requests:
+        if tradeoff_of is not None and len(tradeoff_of) != len(offsets) - 1:
             raise ValueError(
-                f"tradeoff has {len(tradeoff_of)} values; there are {num_requests} requests"
+                f"tradeoff has {len(tradeoff_of)} values; there are {len(offsets) - 1} requests"
             )
-        native = self._score(requests, tradeoffs=tradeoffs, tradeoff_of=tradeoff_of, timing=timing)
+        native = self._score(
+            requests,
+            offsets,
+            start=start,
+            tradeoffs=tradeoffs,
+            tradeoff_of=tradeoff_of,
+            timing=timing,
+        )
         return BatchResult(
             objectives=self.objectives,
             probabilities=native.probabilities,
             score=native.score,
             order=native.order,
-            candidate_offsets=native.candidate_offsets,
+            candidate_offsets=offsets,
             timing=native.timing,
         )
 
@@ -295,11 +311,9 @@ class Scorer:
         Raises:
             ValueError, TypeError: As in `score`; or a candidate is not one of the request's.
         """
-        batch = batch_of_one(_as_request(request))
+        batch, offsets = batch_of_one(_as_request(request))
         chosen = (
-            np.arange(num_keys("item", batch.item))
-            if candidates is None
-            else np.asarray(candidates).reshape(-1)
+            np.arange(offsets[-1]) if candidates is None else np.asarray(candidates).reshape(-1)
         )
         if chosen.size and chosen.dtype.kind not in "iu":
             raise TypeError(f"candidates must be integers; got {chosen.dtype}")
@@ -308,7 +322,9 @@ class Scorer:
         groups = _GROUPS if self.random_effects_version else _GROUPS[:-1]
 
         def score(without: Sequence[str] = ()) -> _Scored:
-            return self._score(batch, tradeoffs=[balance], candidates=chosen, without=without)
+            return self._score(
+                batch, offsets, tradeoffs=[balance], candidates=chosen, without=without
+            )
 
         whole, nothing = score(), score(groups)
         parts = [score([group]) for group in groups]
@@ -340,6 +356,7 @@ class Scorer:
     def _score(
         self,
         batch: RequestBatch,
+        offsets: NDArray[np.int64],
         *,
         tradeoffs: Sequence[Tradeoff],
         tradeoff_of: NDArray[np.int64] | None = None,
@@ -347,9 +364,9 @@ class Scorer:
         without: Sequence[str] = (),
         top_k: int | None = None,
         timing: bool = False,
+        start: int = 0,
     ) -> _Scored:
-        start = time.perf_counter_ns()
-        offsets = checked_candidate_offsets(batch.candidate_offsets, num_keys("item", batch.item))
+        """With timing, `start` is when the call began."""
         num_requests, num_candidates = len(offsets) - 1, int(offsets[-1])
         members, member_offsets = keys_and_offsets(
             "history_members", "history_member_offsets", batch.history_members, num_requests
@@ -375,7 +392,7 @@ class Scorer:
             hashtag_offsets=candidate_hashtag_offsets,
             dense=feature_table("dense", batch.dense, self.dense_names, num_candidates),
             tradeoffs=[tradeoff.of(self.utility) for tradeoff in tradeoffs],
-            tradeoff_of=np.empty(0, np.int64) if tradeoff_of is None else tradeoff_of,
+            tradeoff_of=_ALL_THE_FIRST if tradeoff_of is None else tradeoff_of,
             candidates=candidates,
             without=without,
             top_k=top_k,
@@ -395,7 +412,7 @@ class Scorer:
                 rest=1e-9 * (rest + wall - native_wall),
                 wall=1e-9 * wall,
             )
-        return _Scored(probabilities, score, order, offsets, taken)
+        return _Scored(probabilities, score, order, taken)
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
         return _reopen, (self._path, self._model, self._threads, self._version, self._mini_batch)
@@ -415,7 +432,6 @@ class _Scored(NamedTuple):
     probabilities: NDArray[np.float32]
     score: NDArray[np.float32]
     order: NDArray[np.int64]
-    candidate_offsets: NDArray[np.int64]
     timing: StageTimes | None
 
 

@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 from impression_tables import impression_table
 
-from feedfast.data import History, ImpressionLog, derive_history, request_of_rows, requests_of_log
+from feedfast.data import (
+    History,
+    ImpressionLog,
+    derive_history,
+    request_batches,
+    request_of_rows,
+    requests_of_log,
+)
 
 
 def log_with_requests(num_rows: int, **replaced: object) -> tuple[ImpressionLog, History]:
@@ -55,6 +62,26 @@ def test_the_earliest_row_speaks_for_the_viewer() -> None:
         want = lists.values[lists.offsets[first] : lists.offsets[first + 1]].to_pylist()
         got = members[member_offsets[request] : member_offsets[request + 1]].to_pylist()
         assert got == want
+
+
+@pytest.mark.parametrize("max_candidates", [1, 3, 7, 50, 1000])
+def test_batches_are_the_whole_in_pieces(max_candidates: int) -> None:
+    log, history = log_with_requests(50)
+    whole, all_rows = requests_of_log(log, history)
+    sizes, items, viewers, tags, rows = [], [], [], [], []
+    for batch, of_batch in request_batches(log, history, max_candidates=max_candidates):
+        lengths = np.diff(np.asarray(batch.candidate_offsets))
+        assert lengths.sum() == len(of_batch) <= max(max_candidates, 3)
+        sizes += lengths.tolist()
+        items += pa.array(batch.item).to_pylist()
+        viewers += pa.array(batch.viewer).to_pylist()
+        tags += batch.hashtags[0].to_pylist()  # type: ignore[index,union-attr]
+        rows += of_batch.tolist()
+    assert rows == all_rows.tolist()
+    assert sizes == np.diff(np.asarray(whole.candidate_offsets)).tolist()
+    assert items == pa.array(whole.item).to_pylist()
+    assert viewers == pa.array(whole.viewer).to_pylist()
+    assert tags == whole.hashtags[0].to_pylist()  # type: ignore[index,union-attr]
 
 
 def test_one_request_of_chosen_rows_can_be_pickled() -> None:

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from feedfast import ModelStore, Request, Scorer
 from feedfast.bench import BenchOptions, BenchRow, row
-from feedfast.ranker_artifact import RankerArtifact, publish_ranker
-from feedfast.ranker_precision import LAYER_PRECISIONS
+from feedfast.ranker_artifact import Precision, RankerArtifact, publish_ranker
 
-# Of layers and tables.
-PRECISIONS: tuple[str, ...] = LAYER_PRECISIONS
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 NUM_REQUESTS = 16
 # p99 within this factor of p50.
 TAIL_TARGET = 1.5
@@ -27,17 +25,12 @@ def open_scorers(
     folder: Path,
     artifact: RankerArtifact,
     options: BenchOptions,
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[Precision] = PRECISIONS,
 ) -> dict[str, Scorer]:
     """The artifact published and opened in each precision."""
     scorers = {}
     for precision in precisions:
-        publish_ranker(
-            ModelStore(folder),
-            precision,
-            artifact,
-            precision={"tables": precision, "layers": precision},
-        )
+        publish_ranker(ModelStore(folder), precision, artifact, precision=precision)
         scorers[precision] = Scorer.open(folder, precision, threads=options.threads)
     return scorers
 

@@ -14,7 +14,17 @@ from feedfast.cli.console import Console
 from feedfast.scorer import Scorer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from feedfast.cli.console import Progress
     from feedfast.data import History, ImpressionLog
+    from feedfast.request import RequestBatch
+
+# Candidates whose requests are decoded, scored and written together: a row group of the output.
+_BATCH = 65_536
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,43 +49,103 @@ def run(args: argparse.Namespace) -> int:
     """Writes request_id, item, a column `p.<objective>` each, score and rank (0 is the top)."""
     import pyarrow as pa
 
-    from feedfast.data import requests_of_log
-    from feedfast.data.log import write_parquet
+    from feedfast.data.log import write_parquet_parts
 
     console = Console(as_json=args.json)
     scorer = Scorer.open(args.store, model=args.model, threads=args.threads, version=args.version)
     log, history = _read(args.input, args.history, scorer)
     if log.report.num_dropped:
         console.note(str(log.report))
-    batch, rows = requests_of_log(log, history)
-
-    start = time.perf_counter()
-    result = scorer.score_batch(batch, alpha=args.alpha, lambda_=args.lambda_)
-    seconds = time.perf_counter() - start
-
-    ordered = log.take(rows)
-    columns = {"request_id": ordered.request_id, "item": ordered.item}
-    for index, objective in enumerate(result.objectives):
-        columns[f"p.{objective}"] = pa.array(result.probabilities[:, index])
-    columns["score"] = pa.array(result.score)
-    columns["rank"] = pa.array(result.rank())
-    write_parquet(pa.table(columns), args.output)
-    num_requests = len(result.candidate_offsets) - 1
+    missing = [f"shared.{name}" for name in scorer.shared_names if name not in log.shared_names]
+    missing += [f"dense.{name}" for name in scorer.dense_names if name not in log.dense_names]
+    if missing:
+        console.note(f"the log has no {', '.join(missing)}: taken as missing")
+    schema = pa.schema(
+        [
+            ("request_id", log.request_id.type),
+            ("item", log.item.type),
+            *((f"p.{objective}", pa.float32()) for objective in scorer.objectives),
+            ("score", pa.float32()),
+            ("rank", pa.int64()),
+        ]
+    )
+    scored = _Scored(scorer, log, history, args.alpha, args.lambda_)
+    with console.progress("score") as progress:
+        write_parquet_parts(scored.tables(schema, progress), schema, args.output)
+    per_second = log.num_rows / max(scored.seconds, 1e-9)
     console.note(
-        f"{args.output}: {num_requests:,} requests, {len(rows):,} candidates, "
-        f"{len(rows) / max(seconds, 1e-9):,.0f} candidates/s"
+        f"{args.output}: {scored.num_requests:,} requests, {log.num_rows:,} candidates, "
+        f"{per_second:,.0f} candidates/s"
     )
     console.result(
         {
             "output": str(args.output),
             "model": scorer.model,
             "version": scorer.version,
-            "requests": num_requests,
-            "candidates": len(rows),
-            "candidates_per_second": len(rows) / max(seconds, 1e-9),
+            "requests": scored.num_requests,
+            "candidates": log.num_rows,
+            "candidates_per_second": per_second,
+            "missing_features": missing,
         }
     )
     return 0
+
+
+@dataclasses.dataclass
+class _Scored:
+    """The scores of a log, batch by batch, and what that took so far."""
+
+    scorer: Scorer
+    log: ImpressionLog
+    history: History
+    alpha: float | None
+    lambda_: float | None
+    num_requests: int = 0
+    seconds: float = 0.0
+
+    def tables(self, schema: pa.Schema, progress: Progress) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        from feedfast.data import request_batches
+
+        done = 0
+        for batch, rows in request_batches(self.log, self.history, max_candidates=_BATCH):
+            start = time.perf_counter()
+            result = self.scorer.score_batch(
+                self._by_name(batch), alpha=self.alpha, lambda_=self.lambda_
+            )
+            self.seconds += time.perf_counter() - start
+            self.num_requests += len(result.candidate_offsets) - 1
+            index = pa.array(rows)
+            yield pa.Table.from_arrays(
+                [
+                    self.log.request_id.take(index),
+                    self.log.item.take(index),
+                    *(pa.array(column) for column in result.probabilities.T),
+                    pa.array(result.score),
+                    pa.array(result.rank()),
+                ],
+                schema=schema,
+            )
+            done += len(rows)
+            progress.update(done, self.log.num_rows)
+
+    def _by_name(self, batch: RequestBatch) -> RequestBatch:
+        """Names the columns of a log whose features are not the model's, in its order."""
+
+        def named(
+            features: NDArray[np.float32], names: tuple[str, ...], wanted: tuple[str, ...]
+        ) -> NDArray[np.float32] | Mapping[str, NDArray[np.float32]]:
+            if names == wanted:
+                return features
+            return {name: features[:, i] for i, name in enumerate(names) if name in wanted}
+
+        log, scorer = self.log, self.scorer
+        return dataclasses.replace(
+            batch,
+            shared=named(np.asarray(batch.shared), log.shared_names, scorer.shared_names),
+            dense=named(np.asarray(batch.dense), log.dense_names, scorer.dense_names),
+        )
 
 
 def _read(path: Path, earlier: Path | None, scorer: Scorer) -> tuple[ImpressionLog, History]:

@@ -23,7 +23,7 @@ from feedfast.data.keys import KeyBags
 from feedfast.data.loading import load, load_engagement, load_log
 from feedfast.data.log import ImpressionLog, concat_logs, superset_label
 from feedfast.data.report import BadRow, BadRows, ReadReport
-from feedfast.data.requests import request_of_rows, requests_of_log, row_requests
+from feedfast.data.requests import request_batches, request_of_rows, requests_of_log, row_requests
 from feedfast.data.schema import LogSchema, SchemaError, check_schema
 from feedfast.data.simulate import Simulation, simulate
 from feedfast.data.splits import Split, split_by_time, split_random
@@ -54,6 +54,7 @@ __all__ = [
     "load_movielens",
     "load_openbandit",
     "read_keys",
+    "request_batches",
     "request_of_rows",
     "requests_of_log",
     "row_requests",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -289,8 +289,26 @@ def write_parquet(table: pa.Table, path: str | os.PathLike[str]) -> None:
         FileNotFoundError: The folder of `path` does not exist.
         OSError: The file cannot be written; a file that was at `path` is unchanged.
     """
-    with replacing(Path(path)) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
+    write_parquet_parts([table], table.schema, path)
+
+
+def write_parquet_parts(
+    parts: Iterable[pa.Table], schema: pa.Schema, path: str | os.PathLike[str]
+) -> None:
+    """Writes tables of one schema as one file, as `write_parquet` does; holds one at a time.
+
+    Raises:
+        FileNotFoundError, OSError: As `write_parquet`. What `parts` raises is passed on; a file
+            that was at `path` is unchanged then, too.
+    """
+    with (
+        replacing(Path(path)) as unfinished,
+        pq.ParquetWriter(
+            unfinished, schema, compression="zstd", write_page_checksum=True
+        ) as writer,
+    ):
+        for part in parts:
+            writer.write_table(part)
 
 
 def concat_logs(logs: Sequence[ImpressionLog]) -> ImpressionLog:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -28,27 +31,75 @@ def requests_of_log(log: ImpressionLog, history: History) -> tuple[RequestBatch,
     Raises:
         ValueError: Two rows of one request have different viewers.
     """
-    request_of_row = key_codes(log.request_id)  # numbered by first occurrence
-    rows = np.argsort(request_of_row, kind="stable")
-    offsets = offsets_from_lengths(np.bincount(request_of_row))
-    _check_viewers(log, rows, offsets)
+    order = _RequestOrder.of(log)
+    return order.batch(log, history, 0, order.num_requests)
 
-    by_time = np.lexsort((log.timestamp, request_of_row))
-    speaking = by_time[offsets[:-1]]
-    candidates = log.take(rows)
-    viewer_side = history.take(speaking)
-    return RequestBatch(
-        candidate_offsets=offsets,
-        viewer=log.viewer.take(pa.array(speaking)),
-        history_members=viewer_side.members.decoded(),
-        history_hashtags=viewer_side.hashtags.decoded(),
-        shared=log.shared[speaking],
-        item=candidates.item,
-        actor=candidates.actor,
-        root_actor=candidates.root_actor,
-        hashtags=candidates.hashtags.decoded(),
-        dense=candidates.dense,
-    ), rows
+
+def request_batches(
+    log: ImpressionLog, history: History, *, max_candidates: int
+) -> Iterator[tuple[RequestBatch, NDArray[np.int64]]]:
+    """What `requests_of_log` gives, in batches of whole requests that are decoded one at a time.
+
+    Args:
+        log, history: As there.
+        max_candidates: Of a batch; one request with more is a batch of its own.
+
+    Raises:
+        ValueError: As there; before the first batch.
+    """
+    order = _RequestOrder.of(log)
+    first = 0
+    while first < order.num_requests:
+        limit = order.offsets[first] + max_candidates
+        end = max(int(np.searchsorted(order.offsets, limit, side="right")) - 1, first + 1)
+        yield order.batch(log, history, first, end)
+        first = end
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _RequestOrder:
+    """Request r, numbered by first occurrence, has rows[offsets[r]] to rows[offsets[r + 1] - 1],
+    of which speaking[r] is the earliest."""
+
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    speaking: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, log: ImpressionLog) -> _RequestOrder:
+        request_of_row = key_codes(log.request_id)
+        rows = np.argsort(request_of_row, kind="stable")
+        offsets = offsets_from_lengths(np.bincount(request_of_row))
+        _check_viewers(log, rows, offsets)
+        by_time = np.lexsort((log.timestamp, request_of_row))
+        return cls(rows, offsets, by_time[offsets[:-1]])
+
+    @property
+    def num_requests(self) -> int:
+        return len(self.offsets) - 1
+
+    def batch(
+        self, log: ImpressionLog, history: History, first: int, end: int
+    ) -> tuple[RequestBatch, NDArray[np.int64]]:
+        """The requests [first, end) and the rows of their candidates."""
+        offsets = self.offsets[first : end + 1] - self.offsets[first]
+        rows = self.rows[self.offsets[first] : self.offsets[end]]
+        speaking = self.speaking[first:end]
+        candidates = log.take(rows)
+        viewer_side = history.take(speaking)
+        requests = RequestBatch(
+            candidate_offsets=offsets,
+            viewer=log.viewer.take(pa.array(speaking)),
+            history_members=viewer_side.members.decoded(),
+            history_hashtags=viewer_side.hashtags.decoded(),
+            shared=log.shared[speaking],
+            item=candidates.item,
+            actor=candidates.actor,
+            root_actor=candidates.root_actor,
+            hashtags=candidates.hashtags.decoded(),
+            dense=candidates.dense,
+        )
+        return requests, rows
 
 
 def row_requests(log: ImpressionLog, history: History) -> RequestBatch:
