@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import RankerArtifact
 from feedfast.ranker_description import tower_objectives
 from feedfast.request import Request
-from feedfast.trees import LeafEncoder
+from feedfast.synthetic_ranker import random_forest
 from feedfast.vocab import Vocabulary
 
 OBJECTIVES = (
@@ -30,76 +27,6 @@ OBJECTIVES = (
     Objective("creator", "other"),
     Objective("share", "active"),
 )
-
-
-def random_tree(rng: np.random.Generator, num_features: int, depth: int) -> dict[str, Any]:
-    """A full binary tree in XGBoost's JSON form."""
-    inner, nodes = 2**depth - 1, 2 ** (depth + 1) - 1
-    children = np.arange(nodes)
-    left = np.where(children < inner, 2 * children + 1, -1)
-    right = np.where(children < inner, 2 * children + 2, -1)
-    parents = np.where(children == 0, 2147483647, (children - 1) // 2)
-    return {
-        "base_weights": [0.0] * nodes,
-        "categories": [],
-        "categories_nodes": [],
-        "categories_segments": [],
-        "categories_sizes": [],
-        "default_left": rng.integers(0, 2, nodes).tolist(),
-        "id": 0,
-        "left_children": left.tolist(),
-        "loss_changes": [0.0] * nodes,
-        "parents": parents.tolist(),
-        "right_children": right.tolist(),
-        "split_conditions": np.round(rng.normal(size=nodes), 2).tolist(),
-        "split_indices": rng.integers(0, num_features, nodes).tolist(),
-        "split_type": [0] * nodes,
-        "sum_hessian": [0.0] * nodes,
-        "tree_param": {
-            "num_deleted": "0",
-            "num_feature": str(num_features),
-            "num_nodes": str(nodes),
-            "size_leaf_vector": "1",
-        },
-    }
-
-
-def random_forest(
-    rng: np.random.Generator, *, num_trees: int, num_features: int, depth: int
-) -> LeafEncoder:
-    trees = [random_tree(rng, num_features, depth) | {"id": tree} for tree in range(num_trees)]
-    model = {
-        "learner": {
-            "attributes": {},
-            "feature_names": [],
-            "feature_types": [],
-            "gradient_booster": {
-                "model": {
-                    "gbtree_model_param": {
-                        "num_parallel_tree": "1",
-                        "num_trees": str(num_trees),
-                    },
-                    "iteration_indptr": list(range(num_trees + 1)),
-                    "tree_info": [0] * num_trees,
-                    "trees": trees,
-                },
-                "name": "gbtree",
-            },
-            "learner_model_param": {
-                "base_score": "5E-1",
-                "boost_from_average": "1",
-                "num_class": "0",
-                "num_feature": str(num_features),
-                "num_target": "1",
-            },
-            "objective": {"name": "binary:logistic", "reg_loss_param": {"scale_pos_weight": "1"}},
-        },
-        "version": [3, 2, 0],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "forest.json"
-        path.write_text(json.dumps(model))
-        return LeafEncoder.from_xgboost(path)
 
 
 def random_tower(

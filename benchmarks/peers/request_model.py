@@ -20,6 +20,7 @@ from feedfast.input_layout import InputLayout
 from feedfast.objectives import Objective, Utility
 from feedfast.ranker_artifact import RankerArtifact
 from feedfast.ranker_description import tower_objectives
+from feedfast.synthetic_ranker import zipf_ranks
 from feedfast.trees import train_forest
 
 DIM = 64
@@ -129,13 +130,9 @@ def make_request(rng: np.random.Generator, model: Model, candidates: int) -> Req
 
 
 def zipf(rng: np.random.Generator, keys: list[str], count: int) -> list[str]:
-    """Keys by rank, P(rank) ~ rank ** -1.05."""
-    ranks = np.zeros(0, np.int64)
-    while len(ranks) < count:
-        drawn = rng.zipf(1.05, 2 * count + 16)
-        ranks = np.concatenate([ranks, drawn[(drawn > 0) & (drawn <= len(keys))]])
-    # Neighbouring ranks are not neighbouring rows.
-    return [keys[(rank * 2_654_435_761) % len(keys)] for rank in ranks[:count].tolist()]
+    """Keys by rank; neighbouring ranks are not neighbouring rows."""
+    ranks = zipf_ranks(rng, len(keys), count)
+    return [keys[(rank * 2_654_435_761) % len(keys)] for rank in ranks]
 
 
 def _with_missing(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:

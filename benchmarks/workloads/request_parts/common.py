@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from feedfast import ModelStore, Request, Scorer
 from feedfast.bench import BenchOptions, BenchRow, row
-from feedfast.ranker_artifact import Precision, RankerArtifact, publish_ranker
+from feedfast.ranker_artifact import RankerArtifact, publish_ranker
+from feedfast.ranker_precision import LAYER_PRECISIONS
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+# Of layers and tables.
+PRECISIONS: tuple[str, ...] = LAYER_PRECISIONS
 NUM_REQUESTS = 16
 # p99 within this factor of p50.
 TAIL_TARGET = 1.5
@@ -25,12 +27,17 @@ def open_scorers(
     folder: Path,
     artifact: RankerArtifact,
     options: BenchOptions,
-    precisions: Sequence[Precision] = PRECISIONS,
+    precisions: Sequence[str] = PRECISIONS,
 ) -> dict[str, Scorer]:
     """The artifact published and opened in each precision."""
     scorers = {}
     for precision in precisions:
-        publish_ranker(ModelStore(folder), precision, artifact, precision=precision)
+        publish_ranker(
+            ModelStore(folder),
+            precision,
+            artifact,
+            precision={"tables": precision, "layers": precision},
+        )
         scorers[precision] = Scorer.open(folder, precision, threads=options.threads)
     return scorers
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "score the requests of an impression log with an exported ranker",
     "vocab": "build, look up, inspect and convert vocabularies",
     "store": "list, compare, copy, clean and verify model stores",
+    "plan": "what a model would cost, before it is trained",
     "inspect": "sizes of the models in a store, or what hashing keys would cost",
     "bench": "run the repository's benchmarks with their peers",
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feedfast.data import CtrRow
+    from feedfast.latency_plan import LatencyPoint
     from feedfast.training import ObjectiveEvaluation
 
 mpl.rcParams["svg.fonttype"] = "none"  # text stays text
@@ -73,6 +74,23 @@ def latency(latency_ms: dict[str, NDArray[np.float64]]) -> str:
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds per request")
     axes.set_ylabel("share of requests")
+    axes.legend()
+    return _svg(figure)
+
+
+def latency_plan(points: Sequence[LatencyPoint], budget_ms: float) -> str:
+    """p99 against the width of the first layer, with and without ids, and the budget."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for ids, label in ((True, "with ids"), (False, "without ids")):
+        chosen = [point for point in points if point.ids == ids]
+        widths = [point.units[0] for point in chosen]
+        axes.plot(widths, [point.p99_ms for point in chosen], marker="o", label=label)
+    axes.axhline(budget_ms, color="0.5", linewidth=1, label="budget")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("units of the first layer")
+    axes.set_ylabel("p99, milliseconds")
     axes.legend()
     return _svg(figure)
 
