@@ -181,6 +181,16 @@ CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object&
   return rows;
 }
 
+mph::Vocabulary MapRows(const mph::Vocabulary& vocabulary, const CArray<std::int64_t>& row_map) {
+  RequireRank("row_map", row_map, 1);
+  const Span<const std::int64_t> map = AsSpan("row_map", row_map);
+  auto result = [&] {
+    const py::gil_scoped_release nogil;
+    return vocabulary.MapRows(map);
+  }();
+  return ValueOrThrow(std::move(result));
+}
+
 py::dict Describe(const mph::Vocabulary& vocabulary) {
   const mph::ImageShape& shape = vocabulary.shape();
   const mph::ImageLayout layout(shape);
@@ -231,6 +241,7 @@ void RegisterMph(py::module_& m) {
       .def_property_readonly("num_rows", &mph::Vocabulary::num_rows)
       .def_property_readonly("fingerprint_bits", &mph::Vocabulary::fingerprint_bits)
       .def_property_readonly("bits_per_key", &mph::Vocabulary::bits_per_key)
+      .def("map_rows", &MapRows, py::arg("row_map").noconvert())
       .def("describe", &Describe)
       .def_buffer(&ImageBuffer);
 }

@@ -70,6 +70,12 @@ class Vocabulary {
   // As FromImage, on its own copy of the bytes.
   static StatusOr<Vocabulary> FromCopy(Span<const std::uint8_t> image, Verify verify);
 
+  // The same keys with other rows: Lookup'(key) = row_map[Lookup(key)]. Keys may share a row; those
+  // with row 0 are as good as unknown. InvalidArgument: row_map has not num_rows() elements, or
+  // row_map[0] != 0. OutOfRange: an element is not in [0, 2^48). The image has the version of this
+  // one. Throws std::bad_alloc.
+  StatusOr<Vocabulary> MapRows(Span<const std::int64_t> row_map) const;
+
   // rows[i] = row of key begin + i. Requires 0 <= begin, begin + rows.size() <= keys.size(). Rows
   // are in [0, num_rows()) for any image.
   void Lookup(const KeySource& keys, std::int64_t begin, Span<std::int64_t> rows) const noexcept;

@@ -187,7 +187,7 @@ void SealImage(const ImageShape& shape, Span<std::uint8_t> image) noexcept {
   const ImageLayout layout(shape);
   Header header = {};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  header.version = kImageVersion;
+  header.version = shape.version;
   header.num_levels = static_cast<std::uint32_t>(shape.num_levels);
   header.image_bytes = static_cast<std::uint64_t>(layout.image_bytes);
   header.num_keys = static_cast<std::uint64_t>(shape.num_keys);
@@ -196,7 +196,7 @@ void SealImage(const ImageShape& shape, Span<std::uint8_t> image) noexcept {
   header.fingerprint_bits = static_cast<std::uint8_t>(shape.fingerprint_bits);
   header.row_bits = static_cast<std::uint8_t>(shape.row_bits);
   header.group_bits = static_cast<std::uint8_t>(shape.format.group_bits);
-  header.seed_bits = static_cast<std::uint8_t>(shape.format.seed_bits);
+  if (shape.version != 1) header.seed_bits = static_cast<std::uint8_t>(shape.format.seed_bits);
   for (int i = 0; i < shape.num_levels; ++i) {
     const LevelShape& level = shape.levels[static_cast<std::size_t>(i)];
     header.levels[i].num_slots = static_cast<std::uint64_t>(level.num_slots);

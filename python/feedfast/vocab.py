@@ -236,6 +236,22 @@ class Vocabulary:
         """
         return self._native.lookup(keys, threads)
 
+    def map_rows(self, row_map: ArrayLike) -> Vocabulary:
+        """A vocabulary of the same keys whose lookups give `row_map[row]` instead of `row`.
+
+        Rows are stored then, in as many bits per key as the highest one needs. Keys may share a
+        row; keys that are given row 0 become unknown.
+
+        Args:
+            row_map: [num_rows] integers in `[0, 2**48)`; `row_map[0]` is 0.
+
+        Raises:
+            ValueError: Another length, or `row_map[0]` is not 0.
+            IndexError: An element is out of range; the message gives its position.
+            TypeError: Not integers.
+        """
+        return self._wrap(self._native.map_rows(_as_rows(row_map)))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the vocabulary durably: to a new file, synced, then renamed to `path`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from feedfast.cli import hashing_report
+from feedfast.cli import hashing_report, inspect_memory
 from feedfast.cli.console import Console, format_bytes
 from feedfast.store import ModelStore
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, nargs="?", help="folder of a model store")
     parser.add_argument("--model", help="name of one model; default: all of them")
     parser.add_argument("--version", help="one version of the model; default: the newest")
+    inspect_memory.add_arguments(parser)
     hashing_report.add_arguments(parser)
 
 
@@ -32,14 +33,20 @@ def run(args: argparse.Namespace) -> int:
     """Prints the sections of each model with their bytes, or the report on hashing."""
     console = Console(as_json=args.json)
     if args.hashing is not None:
-        if args.store is not None or args.model is not None or args.version is not None:
-            raise ValueError("--hashing takes keys, no store, --model or --version")
+        given = (args.store, args.model, args.version, args.pid, args.memory or None)
+        if any(value is not None for value in given):
+            raise ValueError("--hashing takes keys, no store, model, version, memory or pid")
         hashing_report.run(args, console)
         return 0
     if args.rows is not None or args.dim is not None or args.column is not None:
         raise ValueError("--rows, --dim and --column go with --hashing")
     if args.store is None:
         raise ValueError("name the folder of a model store, or keys with --hashing")
+    if args.memory:
+        inspect_memory.run(args, console)
+        return 0
+    if args.pid is not None:
+        raise ValueError("--pid goes with --memory")
     store = ModelStore(args.store)
     newest = {entry.model: entry.version for entry in store.list()}
     if args.model is None and args.version is not None:

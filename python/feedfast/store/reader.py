@@ -162,6 +162,10 @@ class OpenedModel:
         (blob,) = self.manifest.sections[name].blobs
         return self._path(blob)
 
+    def section_paths(self, name: str) -> tuple[Path, ...]:
+        """The files of a section of any kind, in order."""
+        return tuple(self._path(blob) for blob in self.manifest.sections[name].blobs)
+
     def section_sizes(self) -> tuple[SectionSize, ...]:
         """Bytes of each section, the largest first."""
         sections = self.manifest.sections.values()

@@ -137,6 +137,29 @@ class ModelWriter:
         blob = BlobRef(*self._add_blob([image]))
         self._add(Section(name, "image", (blob,), check_name("layout", layout)))
 
+    def add_present(self, section: Section) -> None:
+        """Adds a section of another version of this store; its blobs are shared.
+
+        Raises:
+            ValueError: The store has not got one of its blobs, or a name used twice.
+        """
+        for blob in section.blobs:
+            path = self._blobs / blob.sha256
+            try:
+                num_bytes = path.stat().st_size
+            except FileNotFoundError:
+                num_bytes = -1
+            if num_bytes != blob.num_bytes:
+                raise ValueError(
+                    f"section {section.name!r}: blob {blob.sha256} is not in {self._root}"
+                )
+            with contextlib.suppress(PermissionError):
+                os.utime(path)
+        self._add(section)
+        if section.kind == "table":
+            needed = row_layout(section.layout).format_version
+            self._format_version = max(self._format_version, needed)
+
     def publish(self, description: Mapping[str, Any] | None = None) -> str:
         """Makes the sections a version of the model and returns its number, such as `000001`.
 
