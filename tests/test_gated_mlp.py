@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 
 FloatArray = NDArray[np.float32]
+PRECISIONS = ("fp32", "bf16", "int8")
 GATES = ("hidden", "input", None)
 
 
@@ -93,9 +94,10 @@ def test_stack_matches_reference() -> None:
 
 
 @pytest.mark.usefixtures("cpu_target")
-def test_bits_do_not_depend_on_batch_threads_or_layout() -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_bits_do_not_depend_on_batch_threads_or_layout(precision: str) -> None:
     rng = np.random.default_rng(2)
-    mlp = GatedMLP(make_stack(rng))
+    mlp = GatedMLP(make_stack(rng), precision, num_shared=7)
     x = rng.standard_normal((130, 33), dtype=np.float32)
     want = mlp(x)
     np.testing.assert_array_equal(np.concatenate([mlp(row[None]) for row in x]), want)
@@ -193,7 +195,9 @@ def test_layer_refuses(arguments: dict[str, object], message: str) -> None:
 
 
 def test_layer_refuses_what_holds_no_floats() -> None:
-    with pytest.raises(TypeError, match="weight must hold floats; got dtype int64"):
+    with pytest.raises(
+        TypeError, match="weight must hold floats, bfloat16 or int8; got dtype int64"
+    ):
         GatedLayer(np.zeros((4, 3), int), floats(3))
     with pytest.raises(TypeError, match="bias is required; got None"):
         GatedLayer(floats(4, 3), None)
@@ -214,8 +218,10 @@ def test_stack_refuses() -> None:
         GatedMLP([])
     with pytest.raises(ValueError, match="layer 1: weight has 4 rows, but the layer before it has"):
         GatedMLP([layer, layer])
-    with pytest.raises(ValueError, match="precision must be one of fp32; got 'bf16'"):
-        GatedMLP([layer], precision="bf16")
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, int8; got 'fp16'"):
+        GatedMLP([layer], precision="fp16")
+    with pytest.raises(ValueError, match="num_shared must be between 0 and the 4 inputs of the"):
+        GatedMLP([layer], num_shared=5)
     mlp = GatedMLP([layer])
     with pytest.raises(ValueError, match="x has 3 columns; the first layer has 4 inputs"):
         mlp(floats(2, 3))

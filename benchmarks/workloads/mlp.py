@@ -101,17 +101,17 @@ def _share_of_peak(
     path: str, ours: Callable[[], object], flops: int, threads: int, repeats: int
 ) -> BenchRow:
     # As many operations as one call, so that a busy machine interrupts both alike.
-    steps = max(1, flops // (_core.peak_fma(1) * threads))
+    steps = max(1, flops // (_core.peak_probe("fp32", 1) * threads))
     with ThreadPoolExecutor(threads - 1 or 1) as pool:
 
         def probe() -> int:
-            helpers = [pool.submit(_core.peak_fma, steps) for _ in range(threads - 1)]
-            return _core.peak_fma(steps) + sum(helper.result() for helper in helpers)
+            helpers = [pool.submit(_core.peak_probe, "fp32", steps) for _ in range(threads - 1)]
+            return _core.peak_probe("fp32", steps) + sum(helper.result() for helper in helpers)
 
         probe_flops = probe()
         taken, probe_taken = time_interleaved([ours, probe], repeats=repeats)
     return row(
-        f"{path}/peer=peak_fma",
+        f"{path}/peer=peak",
         flops / float(np.median(taken)) / 1e9,
         "GFLOP/s",
         peer="multiply-adds in registers",

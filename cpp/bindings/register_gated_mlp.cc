@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -12,7 +13,8 @@
 #include "cpp/bindings/registers.h"
 #include "cpp/bindings/status_to_python.h"
 #include "cpp/gated_mlp/gated_mlp.h"
-#include "cpp/gated_mlp/peak_fma.h"
+#include "cpp/gated_mlp/peak_probe.h"
+#include "cpp/gated_mlp/precision.h"
 
 namespace py = pybind11;
 
@@ -21,46 +23,87 @@ namespace {
 
 using Matrix = CArray<float>;
 
+// An array of weights in any precision, and the scales of int8.
+struct WeightArrays {
+  py::array values;
+  std::optional<Matrix> scales;
+};
+
 struct LayerArrays {
-  Matrix weight;
+  WeightArrays weight;
   Matrix bias;
-  std::optional<Matrix> gate_down;
-  std::optional<Matrix> gate_weight;
+  std::optional<WeightArrays> gate_down;
+  std::optional<WeightArrays> gate_weight;
   std::optional<Matrix> gate_bias;
   std::string gate;
   std::string activation;
 };
 
-Span<const float> OptionalSpan(const char* name, const std::optional<Matrix>& array) {
-  return array.has_value() ? AsSpan(name, *array) : Span<const float>();
+std::optional<WeightArrays> OptionalWeights(std::optional<py::array> values,
+                                            std::optional<Matrix> scales) {
+  if (!values.has_value()) return std::nullopt;
+  return WeightArrays{*std::move(values), std::move(scales)};
+}
+
+WeightView AsWeights(const char* name, const WeightArrays& arrays) {
+  const py::array& values = arrays.values;
+  RequireRank(name, values, 2);
+  if (values.shape(1) == 0) throw py::value_error(std::string(name) + " has 0 columns");
+  if (py::isinstance<CArray<float>>(values))
+    return AsSpan(name, py::reinterpret_borrow<CArray<float>>(values));
+  if (py::isinstance<CArray<std::uint16_t>>(values))
+    return WeightView::Bf16(AsSpan(name, py::reinterpret_borrow<CArray<std::uint16_t>>(values)));
+  if (py::isinstance<CArray<std::int8_t>>(values)) {
+    if (!arrays.scales.has_value())
+      throw py::value_error(std::string(name) + " holds int8; its scales are missing");
+    return WeightView::Int8(AsSpan(name, py::reinterpret_borrow<CArray<std::int8_t>>(values)),
+                            AsSpan("scales", *arrays.scales));
+  }
+  throw py::type_error(std::string(name) +
+                       " must be C-contiguous and hold float32, uint16 (bf16) or int8");
 }
 
 GatedLayer AsLayer(const LayerArrays& arrays) {
   GatedLayer layer;
-  RequireRank("weight", arrays.weight, 2);
-  layer.in = arrays.weight.shape(0);
-  layer.out = arrays.weight.shape(1);
+  layer.weight = AsWeights("weight", arrays.weight);
+  layer.in = arrays.weight.values.shape(0);
+  layer.out = arrays.weight.values.shape(1);
   layer.activation = ValueOrThrow(ParseActivation(arrays.activation));
   layer.gate = ValueOrThrow(ParseGate(arrays.gate));
-  layer.weight = AsSpan("weight", arrays.weight);
   layer.bias = AsSpan("bias", arrays.bias);
   if (arrays.gate_down.has_value()) {
-    RequireRank("gate_down", *arrays.gate_down, 2);
-    layer.gate_rank = arrays.gate_down->shape(1);
-    // Rank 0 would read as full rank.
-    if (layer.gate_rank == 0) throw py::value_error("gate_down has 0 columns");
+    layer.gate_down = AsWeights("gate_down", *arrays.gate_down);
+    layer.gate_rank = arrays.gate_down->values.shape(1);
   }
-  layer.gate_down = OptionalSpan("gate_down", arrays.gate_down);
-  layer.gate_weight = OptionalSpan("gate_weight", arrays.gate_weight);
-  layer.gate_bias = OptionalSpan("gate_bias", arrays.gate_bias);
+  if (arrays.gate_weight.has_value())
+    layer.gate_weight = AsWeights("gate_weight", *arrays.gate_weight);
+  if (arrays.gate_bias.has_value()) layer.gate_bias = AsSpan("gate_bias", *arrays.gate_bias);
   return layer;
 }
 
-std::unique_ptr<GatedMlp> MakeGatedMlp(const std::vector<LayerArrays>& arrays) {
+std::unique_ptr<GatedMlp> MakeGatedMlp(const std::vector<LayerArrays>& arrays,
+                                       std::int64_t num_shared) {
   std::vector<GatedLayer> layers;
   layers.reserve(arrays.size());
   for (const LayerArrays& layer : arrays) layers.push_back(AsLayer(layer));
-  return std::make_unique<GatedMlp>(ValueOrThrow(GatedMlp::Create(layers)));
+  return std::make_unique<GatedMlp>(ValueOrThrow(GatedMlp::Create(layers, num_shared)));
+}
+
+CArray<std::uint16_t> RoundArray(const Matrix& values) {
+  CArray<std::uint16_t> bits(
+      std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
+  RoundToBf16(AsSpan("values", values), AsMutableSpan(bits));
+  return bits;
+}
+
+// (values int8 [in, out], scales [out])
+py::tuple QuantizeArray(const Matrix& matrix) {
+  RequireRank("matrix", matrix, 2);
+  CArray<std::int8_t> values({matrix.shape(0), matrix.shape(1)});
+  Matrix scales(matrix.shape(1));
+  ThrowIfError(
+      QuantizeColumns(AsSpan("matrix", matrix), AsMutableSpan(values), AsMutableSpan(scales)));
+  return py::make_tuple(std::move(values), std::move(scales));
 }
 
 Matrix Forward(const GatedMlp& mlp, const Matrix& x, int threads) {
@@ -86,30 +129,43 @@ Matrix Forward(const GatedMlp& mlp, const Matrix& x, int threads) {
 
 void RegisterGatedMlp(py::module_& m) {
   py::class_<LayerArrays>(m, "GatedLayer")
-      .def(py::init([](Matrix weight, Matrix bias, std::optional<Matrix> gate_down,
-                       std::optional<Matrix> gate_weight, std::optional<Matrix> gate_bias,
-                       std::string gate, std::string activation) {
-             return LayerArrays{std::move(weight),      std::move(bias),      std::move(gate_down),
-                                std::move(gate_weight), std::move(gate_bias), std::move(gate),
-                                std::move(activation)};
-           }),
-           py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::kw_only(),
-           py::arg("gate_down").noconvert(), py::arg("gate_weight").noconvert(),
-           py::arg("gate_bias").noconvert(), py::arg("gate"), py::arg("activation"));
+      .def(
+          py::init([](py::array weight, Matrix bias, std::optional<Matrix> weight_scale,
+                      std::optional<py::array> gate_down, std::optional<Matrix> gate_down_scale,
+                      std::optional<py::array> gate_weight, std::optional<Matrix> gate_weight_scale,
+                      std::optional<Matrix> gate_bias, std::string gate, std::string activation) {
+            return LayerArrays{
+                {std::move(weight), std::move(weight_scale)},
+                std::move(bias),
+                OptionalWeights(std::move(gate_down), std::move(gate_down_scale)),
+                OptionalWeights(std::move(gate_weight), std::move(gate_weight_scale)),
+                std::move(gate_bias),
+                std::move(gate),
+                std::move(activation)};
+          }),
+          py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::kw_only(),
+          py::arg("weight_scale").noconvert() = py::none(), py::arg("gate_down").noconvert(),
+          py::arg("gate_down_scale").noconvert() = py::none(), py::arg("gate_weight").noconvert(),
+          py::arg("gate_weight_scale").noconvert() = py::none(), py::arg("gate_bias").noconvert(),
+          py::arg("gate"), py::arg("activation"));
   py::class_<GatedMlp>(m, "GatedMlp")
-      .def(py::init(&MakeGatedMlp), py::arg("layers"))
+      .def(py::init(&MakeGatedMlp), py::arg("layers"), py::kw_only(), py::arg("num_shared") = 0)
       .def("forward", &Forward, py::arg("x").noconvert(), py::kw_only(), py::arg("threads") = 1)
       .def_property_readonly("num_inputs", &GatedMlp::num_inputs)
       .def_property_readonly("num_outputs", &GatedMlp::num_outputs)
+      .def_property_readonly("num_shared", &GatedMlp::num_shared)
       .def_property_readonly("nbytes", &GatedMlp::nbytes);
+  m.def("round_to_bf16", &RoundArray, py::arg("values").noconvert());
+  m.def("quantize_columns", &QuantizeArray, py::arg("matrix").noconvert());
   m.def(
-      "peak_fma",
-      [](std::int64_t steps) {
+      "peak_probe",
+      [](std::string_view precision, std::int64_t steps) {
+        const Precision parsed = ValueOrThrow(ParsePrecision(precision));
         if (steps < 0) throw py::value_error("steps must not be negative");
         const py::gil_scoped_release nogil;
-        return PeakFma(steps);
+        return PeakProbe(parsed, steps);
       },
-      py::arg("steps"));
+      py::arg("precision"), py::arg("steps"));
 }
 
 }  // namespace feedfast::bindings

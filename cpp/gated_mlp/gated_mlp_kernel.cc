@@ -2,7 +2,7 @@
 // goes through MulAdd, so that every tile shape rounds alike.
 #include "cpp/gated_mlp/gated_mlp_kernel.h"
 
-#include "cpp/gated_mlp/vector.h"
+#include "cpp/gated_mlp/formats.h"
 
 namespace feedfast::gated_mlp::FEEDFAST_TARGET {
 namespace {
@@ -61,18 +61,12 @@ inline Vec SigmoidOf(Vec x) {
 }
 
 struct Tile {
-  const float* x;  // first row, at k_begin
-  std::int64_t x_stride;
-  const float* weight;  // row k_begin of the panel, at the tile's first column
+  const DenseArgs& args;
+  std::int64_t row;     // first row
+  std::int64_t column;  // first column
+  const Word* x;        // first row, at group_begin
+  const Word* weight;   // row group_begin of the panel, at the first column
   std::int64_t weight_stride;
-  std::int64_t num_k;
-  const float* init;
-  Epilogue epilogue;
-  const float* hidden;
-  std::int64_t hidden_stride;
-  float* y;
-  std::int64_t y_stride;
-  std::int64_t y_columns;  // columns of y from the tile's first on; may be below 1
 };
 
 inline void StorePart(float* p, Vec v, std::int64_t count) {
@@ -80,62 +74,84 @@ inline void StorePart(float* p, Vec v, std::int64_t count) {
     if (i < count) p[i] = v[i];
 }
 
-template <int kRows, int kVecs>
+inline Vec LoadInit(const Tile& t, int r, int v) {
+  return Load(t.args.init + (t.row + r) * t.args.init_stride + t.column + v * kLanes);
+}
+
+// Where the accumulator of row r and vector v starts, by its type.
+inline void Begin(const Tile& t, int r, int v, Vec& sum) { sum = LoadInit(t, r, v); }
+inline void Begin(const Tile& t, int r, int v, IntVec& sum) {
+  sum = LoadWords(t.args.column_sums + t.column + v * kLanes) *
+        BroadcastInt(-t.args.rows[t.row + r].zero);
+}
+
+// s of DenseArgs from what the accumulator ends as.
+inline Vec End(const Tile&, int, int, Vec sum) { return sum; }
+inline Vec End(const Tile& t, int r, int v, IntVec sum) {
+  const Vec scale =
+      Broadcast(t.args.rows[t.row + r].scale) * Load(t.args.column_scales + t.column + v * kLanes);
+  return MulAdd(ToFloat(sum), scale, LoadInit(t, r, v));
+}
+
+template <class Format, int kRows, int kVecs>
 inline void RunTile(const Tile& t) {
-  Vec sum[kRows][kVecs];
+  const DenseArgs& args = t.args;
+  typename Format::Sum sum[kRows][kVecs];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-  for (int v = 0; v < kVecs; ++v) {
-    const Vec init = Load(t.init + v * kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) sum[r][v] = init;
-  }
-  const float* weight = t.weight;
-  for (std::int64_t k = 0; k < t.num_k; ++k, weight += t.weight_stride) {
-    Vec w[kVecs];
+    for (int v = 0; v < kVecs; ++v) Begin(t, r, v, sum[r][v]);
+  const Word* weight = t.weight;
+  const std::int64_t num_groups = args.group_end - args.group_begin;
+  for (std::int64_t k = 0; k < num_groups; ++k, weight += t.weight_stride) {
+    typename Format::Weights w[kVecs];
 #pragma GCC unroll 8
     for (int column = 0; column < kVecs * kLanes; column += kColumnAlign)
       __builtin_prefetch(weight + kPrefetchRows * t.weight_stride + column);
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) w[v] = Load(weight + v * kLanes);
-#pragma GCC unroll 8
+    for (int v = 0; v < kVecs; ++v) w[v] = Format::LoadWeights(weight + v * kLanes);
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const Vec x = Broadcast(t.x[r * t.x_stride + k]);
+      const typename Format::Input x = Format::LoadInput(t.x + r * args.x_stride + k);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVecs; ++v) sum[r][v] = MulAdd(x, w[v], sum[r][v]);
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = Format::Add(sum[r][v], x, w[v]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) {
-      Vec s = sum[r][v];
+      const std::int64_t column = t.column + v * kLanes;
+      Vec s = End(t, r, v, sum[r][v]);
       const Vec zero = Broadcast(0.0f);
-      if (t.epilogue == Epilogue::kRelu) s = s < zero ? zero : s;
-      if (t.epilogue == Epilogue::kGate)
-        s = Load(t.hidden + r * t.hidden_stride + v * kLanes) * SigmoidOf(s);
-      float* y = t.y + r * t.y_stride + v * kLanes;
-      if ((v + 1) * kLanes <= t.y_columns)
+      if (args.epilogue == Epilogue::kRelu) s = s < zero ? zero : s;
+      if (args.epilogue == Epilogue::kGate)
+        s = Load(args.hidden + (t.row + r) * args.hidden_stride + column) * SigmoidOf(s);
+      float* y = args.y + (t.row + r) * args.y_stride + column;
+      if (column + kLanes <= args.y_columns)
         Store(y, s);
       else
-        StorePart(y, s, t.y_columns - v * kLanes);
+        StorePart(y, s, args.y_columns - column);
     }
   }
 }
 
-template <int kVecs>
+template <class Format, int kVecs>
 inline void RunTileOfRows(const Tile& t, std::int64_t num_rows) {
   switch (num_rows) {
     case 1:
-      return RunTile<1, kVecs>(t);
+      return RunTile<Format, 1, kVecs>(t);
     case 2:
-      return RunTile<2, kVecs>(t);
+      return RunTile<Format, 2, kVecs>(t);
     case 3:
-      return RunTile<3, kVecs>(t);
+      return RunTile<Format, 3, kVecs>(t);
     case 4:
-      return RunTile<4, kVecs>(t);
+      return RunTile<Format, 4, kVecs>(t);
 #if defined(__AVX2__)
     case 5:
-      return RunTile<5, kVecs>(t);
+      return RunTile<Format, 5, kVecs>(t);
     case 6:
-      return RunTile<6, kVecs>(t);
+      return RunTile<Format, 6, kVecs>(t);
 #endif
     default:
       __builtin_unreachable();
@@ -143,50 +159,49 @@ inline void RunTileOfRows(const Tile& t, std::int64_t num_rows) {
 }
 
 // One tile of `num_rows` rows and all columns of a panel that is `width` columns wide.
+template <class Format>
 inline void RunRows(Tile t, std::int64_t num_rows, std::int64_t width) {
-  std::int64_t column = 0;
+  const std::int64_t end = t.column + width;
   const auto advance = [&](int vecs) {
-    const int columns = vecs * kLanes;
-    t.weight += columns;
-    t.init += columns;
-    t.hidden += columns;
-    t.y += columns;
-    t.y_columns -= columns;
-    column += columns;
+    t.weight += vecs * kLanes;
+    t.column += vecs * kLanes;
   };
   if (num_rows == 1 && kRowVecs > kTileVecs)
-    for (; column + kRowVecs * kLanes <= width; advance(kRowVecs)) RunTile<1, kRowVecs>(t);
-  for (; column + kTileVecs * kLanes <= width; advance(kTileVecs))
-    RunTileOfRows<kTileVecs>(t, num_rows);
+    for (; t.column + kRowVecs * kLanes <= end; advance(kRowVecs)) RunTile<Format, 1, kRowVecs>(t);
+  for (; t.column + kTileVecs * kLanes <= end; advance(kTileVecs))
+    RunTileOfRows<Format, kTileVecs>(t, num_rows);
 #if defined(__AVX512F__)
-  const std::int64_t vecs = (width - column) / kLanes;
-  if (vecs == 3) RunTileOfRows<3>(t, num_rows);
-  if (vecs == 2) RunTileOfRows<2>(t, num_rows);
-  if (vecs == 1) RunTileOfRows<1>(t, num_rows);
+  const std::int64_t vecs = (end - t.column) / kLanes;
+  if (vecs == 3) RunTileOfRows<Format, 3>(t, num_rows);
+  if (vecs == 2) RunTileOfRows<Format, 2>(t, num_rows);
+  if (vecs == 1) RunTileOfRows<Format, 1>(t, num_rows);
 #endif
 }
 
-}  // namespace
-
 // Panels outside, rows inside: a panel stays in the L2 cache while all rows pass over it.
-void Dense(const DenseArgs& args) noexcept {
+template <class Format>
+inline void RunDense(const DenseArgs& args) {
   const std::int64_t num_tiles = (args.num_rows + kTileRows - 1) / kTileRows;
   for (std::int64_t first = 0; first < args.padded_out; first += kPanelColumns) {
     const std::int64_t width =
         args.padded_out - first < kPanelColumns ? args.padded_out - first : kPanelColumns;
-    const float* panel = args.panels + first * args.num_k + args.k_begin * width;
+    const Word* panel =
+        static_cast<const Word*>(args.panels) + first * args.num_groups + args.group_begin * width;
     for (std::int64_t tile = 0; tile < num_tiles; ++tile) {
       // Tiles of nearly equal height: a last tile of one row would wait for its own sums.
       const std::int64_t row = tile * args.num_rows / num_tiles;
       const std::int64_t rows = (tile + 1) * args.num_rows / num_tiles - row;
-      RunRows({args.x + row * args.x_stride, args.x_stride, panel, width, args.k_end - args.k_begin,
-               args.init + first, args.epilogue, args.hidden + row * args.hidden_stride + first,
-               args.hidden_stride, args.y + row * args.y_stride + first, args.y_stride,
-               args.y_columns - first},
-              rows, width);
+      const Word* x = static_cast<const Word*>(args.x) + row * args.x_stride;
+      RunRows<Format>({args, row, first, x, panel, width}, rows, width);
     }
   }
 }
+
+}  // namespace
+
+void DenseFp32(const DenseArgs& args) noexcept { RunDense<Fp32>(args); }
+void DenseBf16(const DenseArgs& args) noexcept { RunDense<Bf16>(args); }
+void DenseInt8(const DenseArgs& args) noexcept { RunDense<Int8>(args); }
 
 void SigmoidInPlace(float* values, std::int64_t size) noexcept {
   std::int64_t i = 0;

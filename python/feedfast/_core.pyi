@@ -238,27 +238,36 @@ class RowUpdater:
 class GatedLayer:
     def __init__(
         self,
-        weight: NDArray[np.float32],
+        weight: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8],
         bias: NDArray[np.float32],
         *,
-        gate_down: NDArray[np.float32] | None,
-        gate_weight: NDArray[np.float32] | None,
+        weight_scale: NDArray[np.float32] | None = None,
+        gate_down: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8] | None,
+        gate_down_scale: NDArray[np.float32] | None = None,
+        gate_weight: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8] | None,
+        gate_weight_scale: NDArray[np.float32] | None = None,
         gate_bias: NDArray[np.float32] | None,
         gate: str,
         activation: str,
     ) -> None: ...
 
 class GatedMlp:
-    def __init__(self, layers: list[GatedLayer]) -> None: ...
+    def __init__(self, layers: list[GatedLayer], *, num_shared: int = 0) -> None: ...
     def forward(self, x: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]: ...
     @property
     def num_inputs(self) -> int: ...
     @property
     def num_outputs(self) -> int: ...
     @property
+    def num_shared(self) -> int: ...
+    @property
     def nbytes(self) -> int: ...
 
-def peak_fma(steps: int) -> int: ...
+def round_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]: ...
+def quantize_columns(
+    matrix: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
+def peak_probe(precision: str, steps: int) -> int: ...
 
 # tree_encoder: cpp/bindings/register_tree_encoder.cc
 class LeafEncoder:

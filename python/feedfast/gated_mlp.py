@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedfast import _core
+from feedfast.layer_weights import (
+    FloatArray,
+    Precision,
+    WeightArray,
+    check_floats,
+    check_weights,
+    convert,
+    precision_of,
+    require,
+    widen,
+)
 
-__all__ = ["GatedLayer", "GatedMLP"]
-
-FloatArray = NDArray[np.float32]
+__all__ = ["GatedLayer", "GatedMLP", "LayerLoss", "precision_report"]
 
 _GATES = ("hidden", "input", None)
 _ACTIVATIONS = ("relu", "linear")
-_PRECISIONS = ("fp32",)
-
-
-def _floats(name: str, array: FloatArray | None, shape: tuple[int | None, ...]) -> FloatArray:
-    """`array` as contiguous float32 of this shape (None: any size of at least 1)."""
-    if array is None:
-        raise TypeError(f"{name} is required; got None")
-    values = np.asarray(array)
-    if values.dtype.kind != "f":
-        raise TypeError(f"{name} must hold floats; got dtype {values.dtype}")
-    fits = values.ndim == len(shape) and all(
-        size == want if want is not None else size >= 1
-        for size, want in zip(values.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(">= 1" if want is None else str(want) for want in shape)
-        raise ValueError(f"{name} must have shape [{wanted}]; got {list(values.shape)}")
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,21 +44,30 @@ class GatedLayer:
         gate_bias: [out]; None without a gate.
         gate: `hidden`, `input` or None.
         activation: `relu` or `linear`.
+        weight_scale: [out] float32, with int8 weights alone: `weight * weight_scale` is meant.
+        gate_weight_scale: [out], or ([rank], [out]) of the two factors; as weight_scale.
+        precision: What the weights hold, the same for all matrices of the layer: `fp32` (float32),
+            `bf16` (ml_dtypes.bfloat16, or its bits as uint16) or `int8`. None reads it off
+            `weight`; uint16 needs it.
 
-    Arrays of another float type or layout are copied to contiguous float32.
+    Arrays of another float type or layout are copied to contiguous float32; bf16 is kept as uint16.
+    Biases and scales are float32 in every precision.
 
     Raises:
-        TypeError: `weight` or `bias` is None, or an array does not hold floats.
+        TypeError: `weight` or `bias` is None, or an array does not hold what it should.
         ValueError: An array has the wrong shape, gate arrays are given without a gate or are
             missing with one, or a name is unknown. The message names the argument.
     """
 
-    weight: FloatArray
+    weight: WeightArray
     bias: FloatArray
-    gate_weight: FloatArray | tuple[FloatArray, FloatArray] | None = None
+    gate_weight: WeightArray | tuple[WeightArray, WeightArray] | None = None
     gate_bias: FloatArray | None = None
     gate: Literal["hidden", "input"] | None = None
     activation: Literal["relu", "linear"] = "relu"
+    weight_scale: FloatArray | None = None
+    gate_weight_scale: FloatArray | tuple[FloatArray, FloatArray] | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.gate not in _GATES:
@@ -75,10 +75,19 @@ class GatedLayer:
         if self.activation not in _ACTIVATIONS:
             raise ValueError(f"activation must be 'relu' or 'linear'; got {self.activation!r}")
         set_field = object.__setattr__
-        set_field(self, "weight", _floats("weight", self.weight, (None, None)))
-        set_field(self, "bias", _floats("bias", self.bias, (self.units,)))
+        precision = precision_of("weight", self.weight, self.precision)
+        set_field(self, "precision", precision)
+        weight, scale = check_weights(
+            "weight", self.weight, (None, None), self.weight_scale, precision
+        )
+        set_field(self, "weight", weight)
+        set_field(self, "weight_scale", scale)
+        set_field(self, "bias", check_floats("bias", self.bias, (self.units,)))
         if self.gate is None:
-            if self.gate_weight is not None or self.gate_bias is not None:
+            if any(
+                part is not None
+                for part in (self.gate_weight, self.gate_bias, self.gate_weight_scale)
+            ):
                 raise ValueError("gate_weight and gate_bias need gate='hidden' or gate='input'")
             return
         if self.gate_weight is None or self.gate_bias is None:
@@ -87,13 +96,112 @@ class GatedLayer:
         if isinstance(self.gate_weight, tuple):
             if len(self.gate_weight) != 2:
                 raise ValueError(f"gate_weight must have 2 factors; got {len(self.gate_weight)}")
-            down = _floats("gate_weight[0]", self.gate_weight[0], (source, None))
-            up = _floats("gate_weight[1]", self.gate_weight[1], (down.shape[1], self.units))
+            scales = self.gate_weight_scale if self.gate_weight_scale is not None else (None, None)
+            if not isinstance(scales, tuple) or len(scales) != 2:
+                raise ValueError("gate_weight_scale must be a pair, as gate_weight")
+            down, down_scale = check_weights(
+                "gate_weight[0]", self.gate_weight[0], (source, None), scales[0], precision
+            )
+            up, up_scale = check_weights(
+                "gate_weight[1]",
+                self.gate_weight[1],
+                (down.shape[1], self.units),
+                scales[1],
+                precision,
+            )
             set_field(self, "gate_weight", (down, up))
+            pair = None if down_scale is None else (down_scale, up_scale)
+            set_field(self, "gate_weight_scale", pair)
         else:
-            full = _floats("gate_weight", self.gate_weight, (source, self.units))
+            full, scale = check_weights(
+                "gate_weight",
+                self.gate_weight,
+                (source, self.units),
+                self.gate_weight_scale,
+                precision,
+            )
             set_field(self, "gate_weight", full)
-        set_field(self, "gate_bias", _floats("gate_bias", self.gate_bias, (self.units,)))
+            set_field(self, "gate_weight_scale", scale)
+        set_field(self, "gate_bias", check_floats("gate_bias", self.gate_bias, (self.units,)))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The layer's arrays by the names of the model store: `weight`, `bias`, `gate_down`,
+        `gate_weight`, `gate_bias` and, in int8, `weight_scale`, `gate_down_scale`,
+        `gate_weight_scale`; bf16 as uint16. What the layer has not is left out.
+        """
+        down, up = _pair(self.gate_weight)
+        down_scale, up_scale = _pair(self.gate_weight_scale)
+        named = {
+            "weight": self.weight,
+            "weight_scale": self.weight_scale,
+            "bias": self.bias,
+            "gate_down": down,
+            "gate_down_scale": down_scale,
+            "gate_weight": up,
+            "gate_weight_scale": up_scale,
+            "gate_bias": self.gate_bias,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+    @staticmethod
+    def from_arrays(
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        gate: Literal["hidden", "input"] | None,
+        activation: Literal["relu", "linear"],
+        precision: Precision | None = None,
+    ) -> GatedLayer:
+        """The layer whose `arrays()` these are; further names are passed over.
+
+        Raises:
+            KeyError: `weight` or `bias` is missing.
+            TypeError, ValueError: As the constructor.
+        """
+        gate_weight: Any = arrays.get("gate_weight")
+        gate_scale: Any = arrays.get("gate_weight_scale")
+        if "gate_down" in arrays:
+            gate_weight = (arrays["gate_down"], gate_weight)
+            down_scale = arrays.get("gate_down_scale")
+            gate_scale = None if down_scale is gate_scale is None else (down_scale, gate_scale)
+        return GatedLayer(
+            arrays["weight"],
+            arrays["bias"],
+            gate_weight,
+            arrays.get("gate_bias"),
+            gate,
+            activation,
+            weight_scale=arrays.get("weight_scale"),
+            gate_weight_scale=gate_scale,
+            precision=precision,
+        )
+
+    def to(self, precision: Precision) -> GatedLayer:
+        """The layer with weights of another precision; itself when it has that one.
+
+        bf16 rounds to nearest, ties to even; int8 is symmetric with a scale per output channel,
+        `max |weight| / 127`. A layer that is not fp32 is widened first.
+
+        Raises:
+            ValueError: The precision is unknown, or a weight to become int8 is NaN or infinite.
+        """
+        require(precision)
+        if precision == self.precision:
+            return self
+        named = self.arrays()
+        for name in ("weight", "gate_down", "gate_weight"):
+            if name in named:
+                wide = widen(named[name], named.pop(f"{name}_scale", None))
+                named[name], scale = convert(wide, precision)
+                if scale is not None:
+                    named[f"{name}_scale"] = scale
+        return GatedLayer.from_arrays(
+            named, gate=self.gate, activation=self.activation, precision=precision
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays().values())
 
     @property
     def num_inputs(self) -> int:
@@ -109,48 +217,72 @@ class GatedLayer:
         low_rank = (
             f", rank={self.gate_weight[0].shape[1]}" if isinstance(self.gate_weight, tuple) else ""
         )
+        precision = "" if self.precision == "fp32" else f", precision={self.precision!r}"
         return (
             f"GatedLayer({self.num_inputs} -> {self.units}, gate={self.gate!r}{low_rank}, "
-            f"activation={self.activation!r})"
+            f"activation={self.activation!r}{precision})"
         )
 
     def _native(self) -> _core.GatedLayer:
-        down, up = (
-            self.gate_weight if isinstance(self.gate_weight, tuple) else (None, self.gate_weight)
-        )
+        down, up = _pair(self.gate_weight)
+        down_scale, up_scale = _pair(self.gate_weight_scale)
         return _core.GatedLayer(
             self.weight,
             self.bias,
+            weight_scale=self.weight_scale,
             gate_down=down,
+            gate_down_scale=down_scale,
             gate_weight=up,
+            gate_weight_scale=up_scale,
             gate_bias=self.gate_bias,
             gate=self.gate or "none",
             activation=self.activation,
         )
 
 
+def _pair(factors: Any) -> tuple[Any, Any]:
+    """(down, up) of a low-rank gate; (None, the one matrix) otherwise."""
+    return factors if isinstance(factors, tuple) else (None, factors)
+
+
 class GatedMLP:
     """A stack of gated layers, packed once for the CPU kernels; safe to call from many threads.
 
-    A row's output bits depend on the row, the weights and the CPU target alone: not on the batch
-    around it, its position or the thread count. NaN and infinities propagate as IEEE 754 says.
+    A row's output bits depend on the row, the weights, `num_shared` and the CPU target alone: not
+    on the batch around it, its position or the thread count. NaN and infinities propagate as IEEE
+    754 says; in an int8 layer they make every output of their row NaN.
+
+    bf16 layers round their inputs to bfloat16 and sum in float32. int8 layers read each row of
+    inputs in 256 steps between its minimum and maximum (zero included), found as they run, and sum
+    in exact integers.
 
     Args:
-        layers: At least one layer; each takes the outputs of the one before.
-        precision: `fp32`, the only one so far.
+        layers: At least one layer; each takes the outputs of the one before. Precisions may differ.
+        precision: `bf16` and `int8` convert the layers that are fp32 and leave the others as they
+            are; `fp32` converts nothing.
+        num_shared: Inputs at the front of a row that an int8 first layer reads in steps of their
+            own: what all candidates of a request share. A scorer sums them once per request; give
+            its number to get its bits. Other first layers do not need it.
 
     Raises:
-        ValueError: There is no layer, neighbours do not fit, or the precision is unknown.
+        ValueError: There is no layer, neighbours do not fit, the precision is unknown, or
+            num_shared is not between 0 and the inputs.
     """
 
-    def __init__(self, layers: Sequence[GatedLayer], precision: Literal["fp32"] = "fp32") -> None:
-        if precision not in _PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(_PRECISIONS)}; got {precision!r}"
-            )
-        self._layers = tuple(layers)
-        self._precision = precision
-        self._native = _core.GatedMlp([layer._native() for layer in self._layers])
+    def __init__(
+        self,
+        layers: Sequence[GatedLayer],
+        precision: Precision = "fp32",
+        *,
+        num_shared: int = 0,
+    ) -> None:
+        require(precision)
+        self._layers = tuple(
+            layer.to(precision) if layer.precision == "fp32" else layer for layer in layers
+        )
+        self._native = _core.GatedMlp(
+            [layer._native() for layer in self._layers], num_shared=num_shared
+        )
 
     def __call__(self, x: FloatArray, *, threads: int = 1) -> FloatArray:
         """Applies the stack to each row.
@@ -173,13 +305,19 @@ class GatedMLP:
 
     @property
     def layers(self) -> tuple[GatedLayer, ...]:
-        """The layers, as given."""
+        """The layers, converted."""
         return self._layers
 
     @property
-    def precision(self) -> str:
-        """Number format of the products."""
-        return self._precision
+    def precision(self) -> Precision | Literal["mixed"]:
+        """Precision of the layers, `mixed` when they differ."""
+        first, *others = {layer.precision for layer in self._layers}
+        return "mixed" if others or first is None else first
+
+    @property
+    def num_shared(self) -> int:
+        """Inputs that an int8 first layer reads in steps of their own."""
+        return self._native.num_shared
 
     @property
     def num_inputs(self) -> int:
@@ -193,12 +331,81 @@ class GatedMLP:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed weights and biases; the layers' own arrays come on top."""
+        """Bytes of the packed weights, scales and biases; the layers' own arrays come on top."""
         return self._native.nbytes
 
-    def __reduce__(self) -> tuple[type[GatedMLP], tuple[tuple[GatedLayer, ...], str]]:
-        return GatedMLP, (self._layers, self._precision)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._layers, self.num_shared)
 
     def __repr__(self) -> str:
         sizes = " -> ".join(str(layer.units) for layer in self._layers)
-        return f"GatedMLP({self.num_inputs} -> {sizes}, precision={self._precision!r})"
+        return f"GatedMLP({self.num_inputs} -> {sizes}, precision={self.precision!r})"
+
+
+def _rebuild(layers: tuple[GatedLayer, ...], num_shared: int) -> GatedMLP:
+    return GatedMLP(layers, num_shared=num_shared)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLoss:
+    """What one layer of a stack loses by a smaller precision, on given inputs."""
+
+    layer: int
+    precision: Precision
+    nbytes: int
+    """Bytes of the layer's arrays in that precision."""
+    own_max: float
+    """Largest change of the layer's own outputs, its inputs being those of the fp32 stack."""
+    own_rms: float
+    """Root mean square of that change."""
+    output_max: float
+    """Largest change of the stack's outputs when this layer alone is converted."""
+    output_rms: float
+    """Root mean square of that change."""
+
+
+def precision_report(
+    layers: Sequence[GatedLayer],
+    x: FloatArray,
+    precision: Precision,
+    *,
+    num_shared: int = 0,
+    threads: int = 1,
+) -> list[LayerLoss]:
+    """Which layers lose what when they are converted, one at a time, to `precision`.
+
+    Args:
+        layers: The stack; layers of another precision than fp32 are widened first.
+        x: [batch, num_inputs] float32, inputs like those to be served.
+        precision: `bf16` or `int8`; `fp32` reports zeros.
+        num_shared: As in GatedMLP.
+        threads: Threads that share the rows.
+
+    Returns:
+        One entry per layer, in order. Changes are absolute, in the units of the outputs.
+
+    Raises:
+        TypeError, ValueError: As GatedMLP and its call.
+    """
+    wide = [layer.to("fp32") for layer in layers]
+    inputs = [x]
+    for layer in wide:
+        inputs.append(GatedMLP([layer])(inputs[-1], threads=threads))
+    report = []
+    for i, layer in enumerate(wide):
+        low = layer.to(precision)
+        shared = num_shared if i == 0 else 0
+        own = GatedMLP([low], num_shared=shared)(inputs[i], threads=threads)
+        rest = wide[i + 1 :]
+        output = GatedMLP(rest)(own, threads=threads) if rest else own
+        own_max, own_rms = _size(own - inputs[i + 1])
+        output_max, output_rms = _size(output - inputs[-1])
+        report.append(LayerLoss(i, precision, low.nbytes, own_max, own_rms, output_max, output_rms))
+    return report
+
+
+def _size(change: FloatArray) -> tuple[float, float]:
+    if change.size == 0:
+        return 0.0, 0.0
+    wide = change.astype(np.float64)
+    return float(np.abs(wide).max()), float(np.sqrt(np.mean(np.square(wide))))

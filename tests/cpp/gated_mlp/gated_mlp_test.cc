@@ -7,75 +7,22 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <list>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "cpp/gated_mlp/reference.h"
+#include "tests/cpp/gated_mlp/network.h"
 #include "tests/cpp/testing.h"
 
 namespace feedfast {
 namespace {
 
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// Layers and the arrays they view.
-class Network {
- public:
-  explicit Network(std::uint32_t seed) : rng_(seed) {}
-
-  Network& Add(std::int64_t in, std::int64_t out, Gate gate,
-               Activation activation = Activation::kRelu, std::int64_t gate_rank = 0) {
-    GatedLayer layer;
-    layer.in = in;
-    layer.out = out;
-    layer.activation = activation;
-    layer.gate = gate;
-    layer.gate_rank = gate_rank;
-    layer.weight = Array(in, out);
-    layer.bias = Array(1, out);
-    if (gate != Gate::kNone) {
-      const std::int64_t source = gate == Gate::kHidden ? out : in;
-      if (gate_rank > 0) layer.gate_down = Array(source, gate_rank);
-      layer.gate_weight = Array(gate_rank > 0 ? gate_rank : source, out);
-      layer.gate_bias = Array(1, out);
-    }
-    layers_.push_back(layer);
-    return *this;
-  }
-
-  Span<const float> Array(std::int64_t rows, std::int64_t columns) {
-    return arrays_.emplace_back(Values(rows * columns, 1.0F / std::sqrt(static_cast<float>(rows))));
-  }
-  std::vector<float> Values(std::int64_t size, float scale) {
-    std::normal_distribution<float> normal(0.0F, scale);
-    std::vector<float> values(static_cast<std::size_t>(size));
-    for (float& value : values) value = normal(rng_);
-    return values;
-  }
-
-  const std::vector<GatedLayer>& layers() const { return layers_; }
-  GatedMlp Mlp() const {
-    StatusOr<GatedMlp> mlp = GatedMlp::Create(layers_);
-    EXPECT_TRUE(mlp.ok()) << mlp.status().message();
-    return std::move(mlp).value();
-  }
-
- private:
-  std::mt19937 rng_;
-  std::list<std::vector<float>> arrays_;
-  std::vector<GatedLayer> layers_;
-};
-
-std::vector<float> Forward(const GatedMlp& mlp, const std::vector<float>& x, int threads = 1) {
-  const auto num_rows = static_cast<std::int64_t>(x.size()) / mlp.num_inputs();
-  std::vector<float> out(static_cast<std::size_t>(num_rows * mlp.num_outputs()), kNan);
-  GatedMlpWorkspace workspace(mlp, num_rows, threads);
-  mlp.Forward(x.data(), num_rows, mlp.num_inputs(), out.data(), mlp.num_outputs(), workspace);
-  return out;
-}
+using testing::Forward;
+using testing::kInfinity;
+using testing::kNan;
+using testing::Network;
+using testing::SameBits;
 
 void ExpectMatchesReference(const Network& network, const std::vector<float>& x,
                             const std::vector<float>& out) {
@@ -92,10 +39,6 @@ void ExpectMatchesReference(const Network& network, const std::vector<float>& x,
                   1e-5 * largest)
           << "row " << r << ", column " << j;
   }
-}
-
-bool SameBits(const float* a, const float* b, std::int64_t size) {
-  return std::memcmp(a, b, static_cast<std::size_t>(size) * sizeof(float)) == 0;
 }
 
 TEST(GatedMlpTest, MatchesReferenceForEveryGateAndOddSize) {
@@ -149,19 +92,32 @@ TEST(GatedMlpTest, MatchesReferenceForStacks) {
   });
 }
 
-Network OddStack() {
+constexpr Precision kPrecisions[] = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
+
+Network OddStack(Precision precision = Precision::kFp32) {
   Network network(11);
-  network.Add(37, 150, Gate::kHidden)
-      .Add(150, 49, Gate::kInput)
-      .Add(49, 90, Gate::kHidden, Activation::kRelu, 6)
-      .Add(90, 5, Gate::kNone, Activation::kLinear);
+  network.Add(37, 150, Gate::kHidden, Activation::kRelu, 0, precision)
+      .Add(150, 49, Gate::kInput, Activation::kRelu, 0, precision)
+      .Add(49, 90, Gate::kHidden, Activation::kRelu, 6, precision)
+      .Add(90, 5, Gate::kNone, Activation::kLinear, 0, precision);
   return network;
 }
 
+// Runs `body` for every CPU target and precision.
+template <typename Body>
+void ForEachTargetAndPrecision(const Body& body) {
+  testing::ForEachCpuTarget([&] {
+    for (const Precision precision : kPrecisions) {
+      SCOPED_TRACE(std::string(PrecisionName(precision)));
+      body(precision);
+    }
+  });
+}
+
 TEST(GatedMlpTest, BitsOfARowDoNotDependOnBatchOrPosition) {
-  testing::ForEachCpuTarget([] {
-    Network network = OddStack();
-    const GatedMlp mlp = network.Mlp();
+  ForEachTargetAndPrecision([](Precision precision) {
+    Network network = OddStack(precision);
+    const GatedMlp mlp = network.Mlp(5);
     const std::int64_t in = mlp.num_inputs();
     const std::int64_t units = mlp.num_outputs();
     constexpr std::int64_t kRows = 70;
@@ -193,9 +149,9 @@ TEST(GatedMlpTest, BitsOfARowDoNotDependOnBatchOrPosition) {
 }
 
 TEST(GatedMlpTest, BitsDoNotDependOnThreads) {
-  testing::ForEachCpuTarget([] {
-    Network network = OddStack();
-    const GatedMlp mlp = network.Mlp();
+  ForEachTargetAndPrecision([](Precision precision) {
+    Network network = OddStack(precision);
+    const GatedMlp mlp = network.Mlp(5);
     for (const std::int64_t num_rows : {1, 2, 7, 97, 301}) {
       const std::vector<float> x = network.Values(num_rows * mlp.num_inputs(), 1.0F);
       const std::vector<float> want = Forward(mlp, x);
@@ -206,16 +162,17 @@ TEST(GatedMlpTest, BitsDoNotDependOnThreads) {
 }
 
 TEST(GatedMlpTest, SharedPrefixGivesTheBitsOfForward) {
-  testing::ForEachCpuTarget([] {
+  ForEachTargetAndPrecision([](Precision precision) {
     for (const Gate gate : {Gate::kNone, Gate::kHidden, Gate::kInput})
       for (const std::int64_t rank : {0, 4}) {
         if (gate == Gate::kNone && rank > 0) continue;
         Network network(3);
-        network.Add(45, 83, gate, Activation::kRelu, rank).Add(83, 6, Gate::kHidden);
-        const GatedMlp mlp = network.Mlp();
+        network.Add(45, 83, gate, Activation::kRelu, rank, precision)
+            .Add(83, 6, Gate::kHidden, Activation::kRelu, 0, precision);
         SharedInput shared;
         for (const std::int64_t num_shared : {0, 1, 20, 44, 45}) {
           const std::int64_t own = 45 - num_shared;
+          const GatedMlp mlp = network.Mlp(num_shared);
           for (const std::int64_t num_rows : {1, 4, 50, 200}) {
             std::vector<float> x = network.Values(num_rows * 45, 1.0F);
             for (std::int64_t r = 1; r < num_rows; ++r)
@@ -236,9 +193,9 @@ TEST(GatedMlpTest, SharedPrefixGivesTheBitsOfForward) {
 }
 
 TEST(GatedMlpTest, WritesNothingBesideItsColumns) {
-  testing::ForEachCpuTarget([] {
+  ForEachTargetAndPrecision([](Precision precision) {
     Network network(5);
-    network.Add(9, 21, Gate::kHidden);
+    network.Add(9, 21, Gate::kHidden, Activation::kRelu, 0, precision);
     const GatedMlp mlp = network.Mlp();
     const std::vector<float> x = network.Values(8 * 9, 1.0F);
     const std::vector<float> want = Forward(mlp, x);
