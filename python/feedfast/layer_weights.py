@@ -11,10 +11,13 @@ from feedfast import _core
 
 __all__ = [
     "PRECISIONS",
+    "FloatArray",
     "Precision",
+    "WeightArray",
     "check_floats",
     "check_weights",
     "convert",
+    "precision_of",
     "require",
     "widen",
 ]

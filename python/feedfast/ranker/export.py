@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 
 from feedfast.config import TowerConfig
-from feedfast.gated_mlp import FloatArray, GatedLayer
+from feedfast.gated_mlp import GatedLayer
+from feedfast.layer_weights import FloatArray
 from feedfast.objectives import Utility
 from feedfast.quantize import RangeMethod
 from feedfast.ranker.embedding_inputs import folded_normalizer, folded_rows
