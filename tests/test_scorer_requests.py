@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from feedfast import Request, RequestBatch, Scorer, Tradeoff
+from feedfast import Request, RequestBatch, Scorer, Tradeoff, Vocabulary
+from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import RankerArtifact, publish_ranker
 from feedfast.scorer_sweep import sweep
 from feedfast.store import ModelStore
@@ -229,6 +231,62 @@ def test_without_random_effects_items_explain_nothing(tmp_path: Path) -> None:
     scorer = Scorer.open(tmp_path)
     assert scorer.random_effects_version == 0
     assert "item" not in scorer.explain(Request(None, None, None, None, ["a"])).groups
+
+
+def test_random_effects_can_be_newer_than_the_model(
+    scorer: Scorer, artifact: RankerArtifact
+) -> None:
+    request = random_request(np.random.default_rng(SEED), artifact, 30)
+    assert scorer.random_effects_version == 3
+    without = scorer.with_random_effects(None)
+    assert without.random_effects_version == 0
+    assert without._native is not scorer._native
+    unknown = dataclasses.replace(request, item=["nobody"] * 30)
+    assert bits(without.score(request)) == bits(scorer.score(unknown))
+
+    effects = RandomEffects(
+        vocabulary=Vocabulary.build([f"item:{i}" for i in range(5, 60)]),
+        coefficients=np.zeros((56, 5), np.float32),
+        version=4,
+    )
+    effects.coefficients[1:] = np.random.default_rng(1).normal(size=(55, 5))
+    newer = without.with_random_effects(effects)
+    assert newer.random_effects_version == 4
+    rows = effects.vocabulary.lookup(request.item)
+    calm = scorer.with_random_effects(None).score(request).probabilities
+    moved = newer.score(request).probabilities
+    known = rows != 0
+    assert 0 < known.sum() < 30
+    np.testing.assert_array_equal(moved[~known], calm[~known])
+    # An objective without a calibrator: its logit moves by the coefficient.
+    k = [o.name not in artifact.calibrators for o in artifact.utility.objectives].index(True)
+    logit = np.log(moved[:, k] / (1 - moved[:, k])) - np.log(calm[:, k] / (1 - calm[:, k]))
+    np.testing.assert_allclose(logit, effects.coefficients[rows, k], atol=1e-4)
+    assert bits(pickle.loads(pickle.dumps(newer)).score(request)) == bits(newer.score(request))
+    assert bits(newer.with_options(threads=2).score(request)) == bits(newer.score(request))
+    assert bits(pickle.loads(pickle.dumps(without)).score(request)) == bits(without.score(request))
+
+    few = RandomEffects(vocabulary=effects.vocabulary, coefficients=np.zeros((56, 4), np.float32))
+    with pytest.raises(ValueError, match="random effects have 4 objectives; the model has 5"):
+        scorer.with_random_effects(few)
+    short = dataclasses.replace(effects, coefficients=effects.coefficients[:-1])
+    with pytest.raises(ValueError, match="275 coefficients for 56 rows of 5 objectives"):
+        scorer.with_random_effects(short)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "int4"])
+def test_bits_do_not_depend_on_the_split_for_any_tables(
+    artifact: RankerArtifact, tmp_path: Path, precision: str
+) -> None:
+    publish_ranker(ModelStore(tmp_path), "feed", artifact, precision=precision)
+    scorer = Scorer.open(tmp_path)
+    rng = np.random.default_rng(SEED)
+    for count in (0, 1, 5, 70):
+        request = random_request(rng, artifact, count)
+        want = bits(scorer.score(request))
+        for threads, mini_batch in ((1, 1), (1, 7), (2, 16), (3, 4096)):
+            other = scorer.with_options(threads=threads, mini_batch=mini_batch)
+            assert bits(other.score(request)) == want
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

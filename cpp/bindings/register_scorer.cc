@@ -28,10 +28,14 @@ using scorer::Model;
 using scorer::RequestBatch;
 using scorer::Scorer;
 
+using Knots = std::pair<CArray<float>, CArray<float>>;
+using Effects = std::pair<py::object, CArray<float>>;
+
 // The parts of a model that Python objects own; they live as long as the scorer that reads them.
 struct ModelParts {
   Model model;
   std::vector<py::object> owners;
+  std::vector<py::object> effects_owners;  // of model.random_effects alone
 
   template <typename T>
   const T* Keep(const py::object& part) {
@@ -46,6 +50,15 @@ struct ModelParts {
     owners.push_back(array);
     return AsSpan(name, array);
   }
+  void SetEffects(const std::optional<Effects>& effects) {
+    model.random_effects = {};
+    effects_owners.clear();
+    if (!effects.has_value()) return;
+    const auto& [vocabulary, coefficients] = *effects;
+    effects_owners = {vocabulary, coefficients};
+    model.random_effects = {vocabulary.cast<const mph::Vocabulary*>(),
+                            AsSpan("random_effects", coefficients)};
+  }
 };
 
 struct NativeScorer {
@@ -53,8 +66,10 @@ struct NativeScorer {
   std::unique_ptr<Scorer> scorer;
 };
 
-using Knots = std::pair<CArray<float>, CArray<float>>;
-using Effects = std::pair<py::object, CArray<float>>;
+std::unique_ptr<NativeScorer> FromParts(ModelParts parts) {
+  std::unique_ptr<Scorer> scorer = ValueOrThrow(Scorer::Create(parts.model));
+  return std::make_unique<NativeScorer>(NativeScorer{std::move(parts), std::move(scorer)});
+}
 
 std::unique_ptr<NativeScorer> MakeScorer(
     const py::object& member_vocabulary, const py::object& hashtag_vocabulary,
@@ -84,11 +99,16 @@ std::unique_ptr<NativeScorer> MakeScorer(
                                                         AsSpan("calibrators", knots->first),
                                                         AsSpan("calibrators", knots->second)))
                                                   : scorer::Calibrator());
-  if (random_effects.has_value())
-    model.random_effects = {parts.Keep<mph::Vocabulary>(random_effects->first),
-                            parts.KeepFloats("random_effects", random_effects->second)};
-  std::unique_ptr<Scorer> native = ValueOrThrow(Scorer::Create(parts.model));
-  return std::make_unique<NativeScorer>(NativeScorer{std::move(parts), std::move(native)});
+  parts.SetEffects(random_effects);
+  return FromParts(std::move(parts));
+}
+
+// The same parts with other random effects, or none; nothing is copied.
+std::unique_ptr<NativeScorer> WithRandomEffects(const NativeScorer& native,
+                                                const std::optional<Effects>& random_effects) {
+  ModelParts parts = native.parts;
+  parts.SetEffects(random_effects);
+  return FromParts(std::move(parts));
 }
 
 using OptionalKeys = std::unique_ptr<mph::KeySource>;
@@ -193,6 +213,7 @@ void RegisterScorer(py::module_& m) {
            py::arg("hashtag_table"), py::arg("leaf_table"), py::arg("num_shared"),
            py::arg("mean").noconvert(), py::arg("inv_std").noconvert(), py::arg("towers"),
            py::arg("groups"), py::arg("calibrators"), py::arg("random_effects"))
+      .def("with_random_effects", &WithRandomEffects, py::arg("random_effects"))
       .def("score", &Score, py::kw_only(), py::arg("candidate_offsets").noconvert(),
            py::arg("viewer"), py::arg("history_members"),
            py::arg("history_member_offsets").noconvert(), py::arg("history_hashtags"),

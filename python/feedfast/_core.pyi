@@ -323,6 +323,9 @@ class Scorer:
         calibrators: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]] | None],
         random_effects: tuple[Vocabulary, NDArray[np.float32]] | None,
     ) -> None: ...
+    def with_random_effects(
+        self, random_effects: tuple[Vocabulary, NDArray[np.float32]] | None
+    ) -> Scorer: ...
     def score(
         self,
         *,

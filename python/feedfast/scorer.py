@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from feedfast.config import HistoryConfig
 from feedfast.objectives import Tradeoff, Utility
+from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import open_ranker
 from feedfast.request import (
     BatchResult,
@@ -93,6 +94,8 @@ class Scorer:
         self._mini_batch = mini_batch
         self._opened = opened
         self._description, self._native = open_ranker(opened, verify=verify)
+        self._other_effects: tuple[RandomEffects | None] | None = None
+        self._effects_version = self._description.random_effects_version
 
     @classmethod
     def open(
@@ -160,8 +163,8 @@ class Scorer:
 
     @property
     def random_effects_version(self) -> int:
-        """Which training of random effects the model has; 0: none."""
-        return self._description.random_effects_version
+        """Which training of random effects it scores with; 0: none."""
+        return self._effects_version
 
     @property
     def verified(self) -> bool:
@@ -183,13 +186,41 @@ class Scorer:
         Raises:
             ValueError: As in `open`.
         """
-        other = object.__new__(Scorer)  # copying would open the version again, as unpickling does
-        other.__dict__.update(self.__dict__)
+        other = self._twin()
         if threads is not None:
             other._threads = threads
         if mini_batch is not None:
             other._mini_batch = mini_batch
         _check_options(other._threads, other._mini_batch)
+        return other
+
+    def with_random_effects(self, effects: RandomEffects | None) -> Scorer:
+        """The same opened model with other random effects, such as those of a newer training.
+
+        Nothing is opened or copied. Pickling takes the effects along.
+
+        Args:
+            effects: Coefficients in the order of `objectives`; None: none.
+
+        Raises:
+            ValueError: They are not of as many objectives as the model has.
+        """
+        if effects is not None and effects.coefficients.shape[1] != len(self.objectives):
+            raise ValueError(
+                f"random effects have {effects.coefficients.shape[1]} objectives; "
+                f"the model has {len(self.objectives)}"
+            )
+        other = self._twin()
+        other._native = self._native.with_random_effects(
+            None if effects is None else (effects.vocabulary._native, effects.coefficients)
+        )
+        other._other_effects = (effects,)
+        other._effects_version = 0 if effects is None else effects.version
+        return other
+
+    def _twin(self) -> Scorer:
+        other = object.__new__(Scorer)  # copying would open the version again, as unpickling does
+        other.__dict__.update(self.__dict__)
         return other
 
     def score(
@@ -415,7 +446,8 @@ class Scorer:
         return _Scored(probabilities, score, order, taken)
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
-        return _reopen, (self._path, self._model, self._threads, self._version, self._mini_batch)
+        arguments = (self._path, self._model, self._threads, self._version, self._mini_batch)
+        return _reopen, (*arguments, self._other_effects)
 
     def __repr__(self) -> str:
         return (
@@ -424,8 +456,16 @@ class Scorer:
         )
 
 
-def _reopen(path: str, model: str, threads: int, version: str, mini_batch: int) -> Scorer:
-    return Scorer(path, model, threads, version, mini_batch=mini_batch)
+def _reopen(
+    path: str,
+    model: str,
+    threads: int,
+    version: str,
+    mini_batch: int,
+    other_effects: tuple[RandomEffects | None] | None,
+) -> Scorer:
+    scorer = Scorer(path, model, threads, version, mini_batch=mini_batch)
+    return scorer if other_effects is None else scorer.with_random_effects(*other_effects)
 
 
 class _Scored(NamedTuple):
