@@ -160,11 +160,13 @@ def prune_ranker(
         for section in opened.manifest.sections.values():
             if section.name in _NEEDED:
                 _write_section(writer, opened, section, plan, description, kept)
-        number = writer.publish(_without_objectives(description, kept).to_json())
+        smaller = _without_objectives(description, kept).to_json()
+        # What would not open is not published.
+        result = OpenedModel(store.path, writer.manifest(smaller), verify="header")
+        open_ranker(result)
+        number = writer.publish(smaller)
     source = ModelVersion(model, opened.manifest.version)
     pruned = ModelVersion(name or model, number)
-    result = store.open(pruned.model, pruned.version)
-    open_ranker(result)
     return PruneReport(
         source=source,
         pruned=pruned,

@@ -160,6 +160,12 @@ class ModelWriter:
             needed = row_layout(section.layout).format_version
             self._format_version = max(self._format_version, needed)
 
+    def manifest(self, description: Mapping[str, Any] | None = None) -> Manifest:
+        """What `publish` would make visible now, under a version that nobody has, 000000."""
+        return Manifest(
+            self._model, "000000", dict(self._sections), description or {}, self._format_version
+        )
+
     def publish(self, description: Mapping[str, Any] | None = None) -> str:
         """Makes the sections a version of the model and returns its number, such as `000001`.
 
