@@ -62,6 +62,7 @@ OWNERS: dict[str, set[str]] = {
     "ibis": {"data"},
     "grpc": {"serving"},
     "sklearn": {"ranker"},
+    "onnx": {"ranker"},
     "matplotlib": {"cli"},
     "rich": {"cli"},
 }

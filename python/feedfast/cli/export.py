@@ -1,4 +1,4 @@
-"""`feedfast export`: a trained run into a model store, as a new version."""
+"""`feedfast export`: a trained run into a model store, or as a SavedModel or ONNX file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ COLUMNS = ("section", "precision", "bytes", "% of fp32", "NE delta alone")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `feedfast export`."""
     parser.add_argument("--run", type=Path, required=True, help="folder of a complete run")
-    parser.add_argument("--store", type=Path, required=True, help="model store; made when absent")
+    parser.add_argument("--store", type=Path, help="model store; made when absent")
+    parser.add_argument(
+        "--format",
+        choices=("store", "saved_model", "onnx"),
+        default="store",
+        help="store: what the scorer serves; saved_model: a TensorFlow SavedModel on the drop-in "
+        "ops, from strings to probabilities; onnx: the towers alone",
+    )
+    parser.add_argument("--output", type=Path, help="SavedModel folder or ONNX file to write")
     parser.add_argument("--model", default="feed", help="name of the model in the store")
     parser.add_argument(
         "--precision",
@@ -59,6 +67,12 @@ def run(args: argparse.Namespace) -> int:
     from feedfast.store import ModelStore
 
     console = Console(as_json=args.json)
+    if args.format != "store":
+        return _write_other_format(args, console)
+    if args.output is not None:
+        raise ValueError("--output goes with --format saved_model or onnx")
+    if args.store is None:
+        raise ValueError("name the model store to write to (--store)")
     if (args.max_ne_delta is None) != (args.data is None):
         raise ValueError("--max-ne-delta and --data go together")
     if args.max_ne_delta is not None and args.precision:
@@ -77,6 +91,30 @@ def run(args: argparse.Namespace) -> int:
     version = encoder.publish(ModelStore(args.store), args.model, precisions)
     console.note(f"{args.store}: model {args.model!r}, version {version}")
     console.result({**document, "version": version})
+    return 0
+
+
+def _write_other_format(args: argparse.Namespace, console: Console) -> int:
+    from feedfast.ranker.export import artifact_of
+    from feedfast.ranker.run import TrainedRun
+
+    if args.output is None:
+        raise ValueError(f"--format {args.format} needs --output")
+    if args.store or args.precision or args.range or args.max_ne_delta is not None or args.data:
+        raise ValueError(
+            "--store, --precision, --range, --max-ne-delta and --data are those of a model store"
+        )
+    artifact = artifact_of(TrainedRun.open(args.run).ranker)
+    if args.format == "saved_model":
+        from feedfast.ranker.saved_model import save_model
+
+        save_model(artifact, args.output)
+    else:
+        from feedfast.ranker.onnx_towers import save_towers
+
+        save_towers(artifact, args.output)
+    console.note(f"{args.output}: {args.format}")
+    console.result({"output": str(args.output), "format": args.format})
     return 0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from feedfast.cli import hashing_report, inspect_memory
 from feedfast.cli.console import Console, format_bytes
-from feedfast.store import ModelStore
+from feedfast.store import ModelStore, OpenedModel
 
+COMPARED_COLUMNS = ("part", "bytes", "bytes of the SavedModel", "times smaller")
 COLUMNS = ("section", "bytes", "% of the model")
 
 
@@ -18,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name of one model; default: all of them")
     parser.add_argument("--version", help="one version of the model; default: the newest")
     inspect_memory.add_arguments(parser)
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="SAVED_MODEL",
+        help="a SavedModel of the same model, whose bytes are printed beside; needs TensorFlow",
+    )
     hashing_report.add_arguments(parser)
 
 
@@ -55,13 +63,19 @@ def run(args: argparse.Namespace) -> int:
         newest = {args.model: store.open(args.model, version=args.version).manifest.version}
     if not newest:
         raise FileNotFoundError(f"{args.store} holds no model")
+    if args.compare is not None and len(newest) > 1:
+        raise ValueError("--compare goes with --model in a store of several models")
     document = []
     for model, version in newest.items():
         rows = section_rows(args.store, model, version)
         total = sum(size for _, size, _ in rows)
         console.table(f"{model} {version}: {format_bytes(total)}", COLUMNS, rows)
+        entry: dict[str, Any] = {}
+        if args.compare is not None:
+            entry = {"compared": _print_comparison(console, store.open(model, version), args)}
         document.append(
-            {
+            entry
+            | {
                 "model": model,
                 "version": version,
                 "bytes": total,
@@ -70,3 +84,18 @@ def run(args: argparse.Namespace) -> int:
         )
     console.result(document)
     return 0
+
+
+def _print_comparison(
+    console: Console, opened: OpenedModel, args: argparse.Namespace
+) -> list[dict[str, object]]:
+    """Prints the bytes of the model beside those of --compare; the same as JSON values."""
+    from feedfast.ranker.saved_model_sizes import compare_sizes
+
+    parts = compare_sizes(opened, args.compare)
+    total = ("all", sum(part[1] for part in parts), sum(part[2] for part in parts))
+    rows = [(*part, part[2] / part[1] if part[1] else None) for part in (*parts, total)]
+    console.table(f"beside {args.compare}: {rows[-1][3]:.2f} times smaller", COMPARED_COLUMNS, rows)
+    return [
+        dict(zip(("part", "bytes", "saved_model_bytes", "ratio"), row, strict=True)) for row in rows
+    ]

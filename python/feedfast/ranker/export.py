@@ -80,6 +80,17 @@ def artifact_of(ranker: FeedRanker) -> RankerArtifact:
     )
 
 
+def require_towers_alone(artifact: RankerArtifact, what: str) -> None:
+    """Refuses a ranker with parts behind its towers, for formats that have no place for them.
+
+    Raises:
+        ValueError: It has calibrators or random effects.
+    """
+    if artifact.calibrators or artifact.random_effects is not None:
+        which = "calibrators" if artifact.calibrators else "random effects"
+        raise ValueError(f"{what} has no place for {which}; export to a model store")
+
+
 def _layers(ranker: FeedRanker, tower: str, config: TowerConfig) -> list[GatedLayer]:
     tensors, features, sizes = ranker.tensors, ranker.features, ranker.features.sizes
 
