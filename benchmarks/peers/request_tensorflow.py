@@ -109,7 +109,7 @@ class Ranker(tf.Module):
         self._leaf_table = tf.Variable(artifact.leaf_table, trainable=False)
         self._mean = tf.constant(artifact.mean)
         self._inv_std = tf.constant(artifact.inv_std)
-        self._towers = [_tower_variables(layers, dtype) for layers in artifact.towers.values()]
+        self._towers = [tower_variables(layers, dtype) for layers in artifact.towers.values()]
         self._coefficients = tf.constant(artifact.utility.coefficients())
 
     @tf.function(
@@ -220,7 +220,7 @@ def apply_tower(layers: Sequence[dict[str, tf.Variable]], x: tf.Tensor) -> tf.Te
     return tf.nn.bias_add(x @ layers[-1]["weight"], layers[-1]["bias"])
 
 
-def _tower_variables(layers: Sequence[GatedLayer], dtype: Any) -> list[dict[str, tf.Variable]]:
+def tower_variables(layers: Sequence[GatedLayer], dtype: Any) -> list[dict[str, tf.Variable]]:
     names = ("weight", "bias", "gate_weight", "gate_bias")
     return [
         {

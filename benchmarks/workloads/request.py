@@ -8,7 +8,10 @@ anything is timed. `--only` runs one part:
     sizes        p50 and p99 at 1 to 1500 candidates beside the stock SavedModel and the tuned model
     dense        the towers alone beside ONNX Runtime
     artifact     bytes by section and resident memory in fresh processes
+    stages       where the time goes, beside the same stages of the stock SavedModel
+    sweep        mini-batch x threads
     heads        12 objectives in one model beside one, and beside 12 models
+    progression  many sparse features, then trees as a sparse, then as a dense input
 
 OpenMP's pool (xgboost's) has `--threads` threads that sleep while they wait, as on a busy service.
 """
@@ -23,7 +26,7 @@ from pathlib import Path
 
 from feedfast.bench import BenchOptions, BenchRow
 
-PARTS = ("sizes", "dense", "artifact", "heads")
+PARTS = ("sizes", "dense", "artifact", "stages", "sweep", "heads", "progression")
 
 _FOLDER = Path(__file__).parent
 sys.path += [str(_FOLDER), str(_FOLDER.parent / "peers")]

@@ -37,7 +37,7 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
         rng, num_inputs, request_model.make_utility(request_model.EIGHT_HEADS)
     )
     with tempfile.TemporaryDirectory() as folder:
-        for precision in ("fp32",):
+        for precision in request_onnx.PRECISIONS:
             stacks = [GatedMLP(layers, precision=precision) for layers in towers.values()]
             peer = request_onnx.Towers(
                 request_onnx.save_towers(towers, Path(folder), precision), options.threads
