@@ -17,7 +17,17 @@ from typing import Literal, Protocol, cast
 import numpy as np
 
 Unit = Literal[
-    "ns", "us", "ms", "s", "bytes", "bits/key", "bytes/key", "share", "GFLOP/s", "examples/s"
+    "ns",
+    "us",
+    "ms",
+    "s",
+    "bytes",
+    "bits/key",
+    "bytes/key",
+    "share",
+    "GFLOP/s",
+    "examples/s",
+    "rows/s",
 ]
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}

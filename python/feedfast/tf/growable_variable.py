@@ -41,9 +41,11 @@ class GrowableVariable(keras.Variable):  # type: ignore[misc]
         if self._value is None:
             return super().shape
         with tf.init_scope():
-            if not tf.executing_eagerly():
+            handle = handle_of(self._value)
+            # A variable that a traced function creates gets its value after the trace.
+            if not tf.executing_eagerly() or not tf.raw_ops.VarIsInitializedOp(resource=handle):
                 return super().shape
-            return tf.TensorShape(tf.raw_ops.VariableShape(input=handle_of(self._value)).numpy())
+            return tf.TensorShape(tf.raw_ops.VariableShape(input=handle).numpy())
 
     def grow_to(self, num_rows: int, *, fill: float = 0.0) -> None:
         """Appends rows of `fill` until there are `num_rows`; those that are there stay.

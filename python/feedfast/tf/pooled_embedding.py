@@ -141,7 +141,9 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         pooled = pooled_lookup(
             self.embeddings, values, offsets, weights, pooling=self.pooling, name=self.name
         )
-        if self._fused is not None and self.trainable:
+        # While Keras infers shapes there is no variable yet.
+        exists = isinstance(self.embeddings.value, tf.Variable)
+        if self._fused is not None and self.trainable and exists:
             pooled = self._fused.attach(
                 pooled,
                 self.embeddings,
