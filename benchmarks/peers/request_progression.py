@@ -1,12 +1,12 @@
 """Three encodings of the same candidates in TensorFlow, in front of the same dense layers.
 
-    many_sparse   32 string features, each with a `StaticHashTable`, a table and a sparse lookup of
+    many_sparse   50 string features, each with a `StaticHashTable`, a table and a sparse lookup of
                   its own, concatenated
     tree_sparse   the leaves of 100 trees as one sparse tensor from the wire: COO, all int64
     tree_dense    the leaves as one dense tensor from the wire, int32
 
 The trees replace the strings: xgboost reads the raw features of which the strings are buckets.
-Every encoding is 128 wide, so the dense layers are the same.
+Every encoding is a concatenation 200 wide, so the dense layers are the same.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from feedfast.gated_mlp import GatedLayer
 
-NUM_FEATURES, BUCKETS = 32, 200
-WIDTH = 128
+NUM_FEATURES, BUCKETS = 50, 200
+WIDTH = 200
 STAGES = ("many_sparse", "tree_sparse", "tree_dense")
 
 
@@ -64,13 +64,14 @@ class Encodings(tf.Module):
         ids = tf.SparseTensor(
             tf.io.parse_tensor(indices, tf.int64), tf.io.parse_tensor(leaves, tf.int64), shape
         )
-        pooled = tf.nn.embedding_lookup_sparse(self._leaf_table, ids, None, combiner="sum")
-        return self._dense(tf.ensure_shape(pooled, [None, WIDTH]))
+        ids = tf.sparse.reshape(ids, [-1, 1])
+        vectors = tf.nn.embedding_lookup_sparse(self._leaf_table, ids, None, combiner="sum")
+        return self._dense(tf.reshape(vectors, [-1, WIDTH]))
 
     @tf.function
     def tree_dense(self, leaves: tf.Tensor) -> tf.Tensor:
         ids = tf.ensure_shape(tf.io.parse_tensor(leaves, tf.int32), [None, None])
-        return self._dense(tf.reduce_sum(tf.gather(self._leaf_table, ids), axis=1))
+        return self._dense(tf.reshape(tf.gather(self._leaf_table, ids), [-1, WIDTH]))
 
     def _dense(self, x: tf.Tensor) -> tf.Tensor:
         return request_tensorflow.apply_tower(self._layers, x)

@@ -3,7 +3,7 @@
 The stages are those of benchmarks/peers/request_progression.py: many sparse features, one sparse
 tree input, one dense tree input, in front of the same layers. Ours take the same inputs: strings
 in lists, leaves from the raw features. Times are by part of the work: `strings` to rows, `trees`,
-`lookups` (with the concatenation), `dense`; `total` is the whole.
+`lookups`, `dense`; `total` is the whole, `network` all but the trees: what TensorFlow serves.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Ours:
         ]
         self._mlp = GatedMLP(given.layers)
         self._ones = np.arange(CANDIDATES + 1)
-        self._bags = np.arange(CANDIDATES + 1) * given.model.artifact.forest.num_trees
+        self._bags = np.arange(CANDIDATES * given.model.artifact.forest.num_trees + 1)
         self.seconds: dict[str, dict[str, list[float]]] = {stage: {} for stage in STAGES}
 
     def many_sparse(self) -> NDArray[np.float32]:
@@ -72,9 +72,10 @@ class Ours:
         with self._part(stage, "trees"):
             leaves = self._encode().astype(np.int64)
         with self._part(stage, "lookups"):
-            # From COO to bags: where each candidate's ids start.
-            offsets = np.searchsorted(self._given.indices[:, 0], self._ones)
-            x = self._pool(leaves, offsets)
+            # From COO to bags: where each pair of candidate and tree starts.
+            trees = self._given.model.artifact.forest.num_trees
+            places = self._given.indices @ np.array([trees, 1])
+            x = self._pool(leaves, np.searchsorted(places, self._bags))
         return self._dense(stage, x)
 
     def tree_dense(self) -> NDArray[np.float32]:
@@ -91,7 +92,8 @@ class Ours:
 
     def _pool(self, leaves: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         table = self._given.leaf_table
-        return pooled_lookup(table, leaves.reshape(-1), offsets, threads=self._threads)
+        vectors = pooled_lookup(table, leaves.reshape(-1), offsets, threads=self._threads)
+        return vectors.reshape(CANDIDATES, -1)
 
     def _dense(self, stage: str, x: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._part(stage, "dense"):
@@ -128,8 +130,8 @@ class Inputs:
             rng.standard_normal((len(known) + 1, width // count), dtype=np.float32)
             for known in self.known
         ]
-        self.leaf_table = rng.standard_normal((forest.num_leaves, width), dtype=np.float32)
-        self.leaf_table /= np.float32(np.sqrt(forest.num_trees))
+        leaf_dim = width // forest.num_trees
+        self.leaf_table = rng.standard_normal((forest.num_leaves, leaf_dim), dtype=np.float32)
         utility = request_model.make_utility({"passive": 4})
         self.layers = request_model.make_towers(rng, width, utility)["passive"]
         trees = np.arange(forest.num_trees)
@@ -195,9 +197,11 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
             peer_parts["trees"] = float(np.median(leaf_times))
         my_parts["total"] = float(np.median(my_times))
         peer_parts["total"] = float(np.median(peer_times))
+        for parts in (my_parts, peer_parts):
+            parts["network"] = parts["total"] - parts.get("trees", 0.0)
         dense["feedfast"].append(my_parts["dense"])
         dense["tensorflow"].append(peer_parts["dense"])
-        for part in (*PARTS, "total"):
+        for part in (*PARTS, "network", "total"):
             if part in my_parts and part in peer_parts:
                 yield row(
                     f"request/progression/stage={stage}/{part}",
