@@ -112,7 +112,8 @@ def hold_open(file: Path) -> FileLock:
 
 def hold_alone(file: Path) -> FileLock | None:
     """A lock on a manifest that nobody has open; None when somebody has."""
-    lock = FileLock(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+    # Network file systems lock alone only what is open for writing.
+    lock = FileLock(os.open(file, os.O_RDWR | os.O_CLOEXEC))
     if _try_lock(lock.descriptor, fcntl.LOCK_EX):
         return lock
     lock.close()
