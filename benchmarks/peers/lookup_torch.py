@@ -4,7 +4,7 @@
 with torch 2.13.0 (CPU) and fbgemm-gpu-cpu 1.8.0, which need not know feedfast. Every line on
 standard input is a request, every answer a line of JSON:
 
-    {"setup": kind, "rows": n, "dim": d, "tables": t, "threads": k, "batches": path}
+    {"setup": kind, "rows": n, "dim": d, "tables": t, "huge": true, "threads": k, "batches": path}
         builds tables of seeded numbers; answers {"package": "torch 2.13.0"}
     {"run": i}
         looks batch i of the file up; answers {"seconds": s, "sum": total of the output}
@@ -21,43 +21,29 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from lookup_tables import Memory
+
+MEMORY = Memory()
 
 
-def table(rows: int, dim: int, index: int) -> np.ndarray:
-    """Table `index` of a workload, the same on both sides."""
-    rng = np.random.default_rng(index)
-    values = rng.random((rows, dim), dtype=np.float32)
-    values -= 0.5
-    return values
+def embedding_bag(tables: np.ndarray, storage: str) -> Callable[[Any, Any], torch.Tensor]:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[storage]
+    weights = torch.from_numpy(tables[0]).view(dtype)
+    return torch.nn.EmbeddingBag.from_pretrained(weights, mode="mean", include_last_offset=True)
 
 
-def embedding_bag(kind: str, rows: int, dim: int) -> Callable[[Any, Any], torch.Tensor]:
-    weights = torch.from_numpy(table(rows, dim, 0))
-    if kind == "torch/bf16":
-        weights = weights.to(torch.bfloat16)
-    bag = torch.nn.EmbeddingBag.from_pretrained(weights, mode="mean", include_last_offset=True)
-    return bag
+def zeros_untouched(*size: Any, dtype: torch.dtype | None = None, device: Any = None) -> Any:
+    """torch.zeros whose memory the system gives when it is written to: never, here."""
+    del device
+    name = str(dtype or torch.float32).removeprefix("torch.")
+    return torch.from_numpy(np.zeros(size[0] if len(size) == 1 else size, name))
 
 
-def pack(kind: str, weights: np.ndarray) -> np.ndarray:
-    """Rows of bytes: halves, or half scale, half bias and codes."""
-    if kind == "fbgemm/fp16":
-        return weights.astype(np.float16).view(np.uint8)
-    levels = 255 if kind == "fbgemm/int8" else 15
-    bias = weights.min(1, keepdims=True).astype(np.float16)
-    scale = ((weights.max(1, keepdims=True) - bias) / levels).astype(np.float16)
-    weights -= bias
-    weights /= scale
-    codes = np.clip(np.rint(weights, out=weights), 0, levels).astype(np.uint8)
-    if kind == "fbgemm/int4":
-        codes = codes[:, ::2] | codes[:, 1::2] << 4
-    return np.concatenate([np.concatenate([scale, bias], 1).view(np.uint8), codes], 1)
-
-
-def table_batched(kind: str, rows: int, dim: int, tables: int) -> Callable[[Any, Any], Any]:
+def table_batched(tables: np.ndarray, storage: str, dim: int) -> Callable[[Any, Any], Any]:
     from fbgemm_gpu.split_embedding_configs import EmbOptimType, SparseType
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
     from fbgemm_gpu.split_table_batched_embeddings_ops_inference import (
@@ -68,31 +54,32 @@ def table_batched(kind: str, rows: int, dim: int, tables: int) -> Callable[[Any,
         SplitTableBatchedEmbeddingBagsCodegen,
     )
 
-    if kind == "fbgemm/fp32":
-        training = SplitTableBatchedEmbeddingBagsCodegen(
-            [(rows, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)] * tables,
-            optimizer=EmbOptimType.EXACT_SGD,
-            weights_precision=SparseType.FP32,
-            pooling_mode=PoolingMode.MEAN,
-        )
-        for index, weights in enumerate(training.split_embedding_weights()):
-            weights.copy_(torch.from_numpy(table(rows, dim, index)))
+    count, rows, _ = tables.shape
+    weights = torch.from_numpy(tables.reshape(-1))
+    if storage == "fp32":
+        with mock.patch.object(torch, "zeros", zeros_untouched):
+            training = SplitTableBatchedEmbeddingBagsCodegen(
+                [(rows, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)] * count,
+                optimizer=EmbOptimType.EXACT_SGD,
+                weights_precision=SparseType.FP32,
+                pooling_mode=PoolingMode.MEAN,
+            )
+        if training.weights_host.numel() != rows * dim * count:
+            raise RuntimeError("FBGEMM lays its tables out otherwise")
+        training.weights_host.data = weights.view(torch.float32)
         return training
-    precision = {
-        "fbgemm/fp16": SparseType.FP16,
-        "fbgemm/int8": SparseType.INT8,
-        "fbgemm/int4": SparseType.INT4,
-    }[kind]
+    precision = {"fp16": SparseType.FP16, "int8": SparseType.INT8, "int4": SparseType.INT4}[storage]
     inference = IntNBitTableBatchedEmbeddingBagsCodegen(
-        [(str(t), rows, dim, precision, EmbeddingLocation.HOST) for t in range(tables)],
+        [(str(t), rows, dim, precision, EmbeddingLocation.HOST) for t in range(count)],
         pooling_mode=PoolingMode.MEAN,
         device="cpu",
         output_dtype=SparseType.FP32,
     )
-    inference.initialize_weights()
-    for index, (rows_of_bytes, _) in enumerate(inference.split_embedding_weights(False)):
-        packed = pack(kind, table(rows, dim, index))
-        rows_of_bytes[:, : packed.shape[1]].copy_(torch.from_numpy(packed))
+    with mock.patch.object(torch, "zeros", zeros_untouched):
+        inference.initialize_weights()
+    if inference.weights_host.numel() != tables.size:
+        raise RuntimeError("FBGEMM lays its tables out otherwise")
+    inference.weights_host = weights
 
     def lookup(values: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         return inference(values.int(), offsets.int())
@@ -102,15 +89,18 @@ def table_batched(kind: str, rows: int, dim: int, tables: int) -> Callable[[Any,
 
 def setup(request: dict[str, Any]) -> tuple[Callable[[Any, Any], Any], list[Any], str]:
     """The lookup, the batches (values, offsets), and the package that does it."""
-    kind = request["setup"]
+    package, storage = request["setup"].split("/")
     torch.set_num_threads(request["threads"])
     with np.load(request["batches"]) as arrays:
         offsets = torch.from_numpy(arrays["offsets"])
         batches = [(torch.from_numpy(values), offsets) for values in arrays["values"]]
-    if kind.startswith("torch/"):
-        return embedding_bag(kind, request["rows"], request["dim"]), batches, "torch"
-    lookup = table_batched(kind, request["rows"], request["dim"], request["tables"])
-    if kind != "fbgemm/fp32":  # their ids are int32: converted before anything is timed
+    tables = MEMORY.tables(
+        storage, request["rows"], request["dim"], huge=request["huge"], count=request["tables"]
+    )
+    if package == "torch":
+        return embedding_bag(tables, storage), batches, "torch"
+    lookup = table_batched(tables, storage, request["dim"])
+    if storage != "fp32":  # their ids are int32: converted before anything is timed
         batches = [(values.int(), offsets.int()) for values, offsets in batches]
     return lookup, batches, "fbgemm-gpu-cpu"
 

@@ -7,12 +7,16 @@ percentile of the calls of each side, because neighbours on the machine and the 
 the same rows in the same order with prefetch and without pooling, which is what the memory allows.
 torch and FBGEMM run in the interpreter that FEEDFAST_LOOKUP_PEERS names (benchmarks/peers/
 lookup_torch.py), call by call in turns with feedfast; without it their rows are left out, with a
-line that says so. Parts for `--only`: float32, storage, ragged, features, tensorflow, fixed.
+line that says so. Tables are the same bytes on both sides, in pages of 2 MiB but for the part
+`pages`. Each part for `--only` takes less than two minutes: float32, storage, pages, threads,
+ragged, features, tensorflow, fixed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import itertools
 import json
 import logging
@@ -34,25 +38,57 @@ NUM_BAGS = 512
 BAG_LENGTH = 50
 NUM_BATCHES = 32  # more ids than a cache holds rows of
 PEERS_VARIABLE = "FEEDFAST_LOOKUP_PEERS"
-PEERS_SCRIPT = Path(__file__).parents[1] / "peers" / "lookup_torch.py"
-LINES_IN_FLIGHT = 128
+PEERS = Path(__file__).parents[1] / "peers"
+PEERS_SCRIPT = PEERS / "lookup_torch.py"
+LINES_IN_FLIGHT = 192
 
 # Ratios; the nanoseconds are those of the limits and peers measured side by side in one day.
-PROBE_TARGETS = {16: 4.8 / 4.2, 32: 5.2 / 4.6, 64: 7.2 / 6.4, 128: 14.8 / 14}
 TORCH_TARGET = 1 / 1.3
 FBGEMM_TARGET = 1 / 2
+FBGEMM_SMALL_PAGES_TARGET = 1 / 2.5
 TENSORFLOW_TARGET = 1 / 10
-STORAGE_TARGET = 1 / 1.4  # of float32
-# torch takes 6 us for a call, feedfast may take 3.
+THREADS_TARGET = 1.1  # of the probe on as many threads
+# torch takes 6 us for a call, feedfast may take 3; a call of a tf.function takes 125, one more op
+# in it may take 10.
 FIXED_TARGET = 3 / 6
+ONE_MORE_OP_TARGET = 10 / 125
+
+STORAGE_PEERS = {
+    "fp32": ["torch/fp32", "fbgemm/fp32"],
+    "fp16": ["fbgemm/fp16"],
+    "bf16": ["torch/bf16"],
+    "int8": ["fbgemm/int8"],
+    "int4": ["fbgemm/int4"],
+}
+
+_spec = importlib.util.spec_from_file_location("lookup_tables", PEERS / "lookup_tables.py")
+assert _spec is not None
+assert _spec.loader is not None
+lookup_tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(lookup_tables)
 
 Call = Callable[[int], float]  # times the call on batch i; seconds
+
+
+def probe_target(storage: str, rows: int, dim: int, ids: str) -> float | None:
+    """Largest ratio to the probe."""
+    if storage != "fp32":
+        if ids == "zipf":
+            return None
+        return 5.0 / 4.2 if rows > 1_000_000 else 3.6 / 2.9
+    if dim == 64:
+        if ids == "zipf":
+            return 3.8 / 2.7
+        return 7.2 / 6.4 if rows > 1_000_000 else 7.0 / 6.5
+    return {16: 4.8 / 4.2, 32: 5.2 / 4.6, 128: 14.8 / 14}[dim]
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
     parts = {
         "float32": _float32,
         "storage": _storage,
+        "pages": _pages,
+        "threads": _threads,
         "ragged": _ragged,
         "features": _features,
         "tensorflow": _tensorflow,
@@ -60,19 +96,19 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
     }
     if options.only is not None and options.only not in parts:
         raise ValueError(f"--only {options.only}: lookup has the parts {', '.join(parts)}")
-    with Peers(options) as peers:
-        for name, part in parts.items():
-            if options.only in (None, name):
+    for name, part in parts.items():
+        if options.only in (None, name):
+            with Peers() as peers:  # of one part, so that its tables are gone with it
                 yield from part(options, peers)
 
 
 class Peers:
     """The process of benchmarks/peers/lookup_torch.py, where there is an interpreter for it."""
 
-    def __init__(self, options: BenchOptions) -> None:
-        self._options = options
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[str] | None = None
+        self._room = 0  # bytes of the largest tables so far, which the process keeps
         interpreter = os.environ.get(PEERS_VARIABLE)
         if interpreter is None:
             logging.getLogger("feedfast.bench").warning(
@@ -84,12 +120,7 @@ class Peers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # The peers' tables get huge pages, as numpy's do.
-            env={
-                **os.environ,
-                "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-                "PYTHONWARNINGS": "ignore",
-            },
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
         )
 
     def __enter__(self) -> Peers:
@@ -102,11 +133,29 @@ class Peers:
         self._folder.cleanup()
 
     def setup(
-        self, kind: str, rows: int, dim: int, batches: list[ff.Bags], tables: int = 1
+        self,
+        kind: str,
+        rows: int,
+        dim: int,
+        batches: list[ff.Bags],
+        *,
+        threads: int,
+        tables: int = 1,
+        huge: bool = True,
     ) -> tuple[Call, str] | None:
-        """A call of `kind` on these bags and the package behind it; None: there is no process."""
+        """A call of `kind` on these bags and the package behind it.
+
+        None: there is no process, or no memory for its own copy of the tables.
+        """
         if self._process is None:
             return None
+        size = tables * rows * lookup_tables.row_bytes(kind.split("/")[1], dim)
+        if size > self._room and size - self._room > available_memory() - (1 << 30):
+            logging.getLogger("feedfast.bench").warning(
+                "%s is not measured with %d rows of %d: no memory for its copy", kind, rows, dim
+            )
+            return None
+        self._room = max(self._room, size)
         path = Path(self._folder.name) / "batches.npz"
         lengths = {batch.values.size for batch in batches}
         if len(lengths) != 1:
@@ -117,7 +166,8 @@ class Peers:
             rows=rows,
             dim=dim,
             tables=tables,
-            threads=self._options.threads,
+            huge=huge,
+            threads=threads,
             batches=str(path),
         )
         return lambda i: self._ask(run=i)["seconds"], answer["package"]
@@ -138,6 +188,41 @@ class Peers:
         return cast(dict[str, Any], json.loads(line))
 
 
+def available_memory() -> int:
+    """Bytes that the system can give without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvail")) << 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Table:
+    """Rows of bytes [num_rows, row_bytes] in one of STORAGE_PEERS' formats."""
+
+    rows: np.ndarray
+    storage: str
+    dim: int
+
+    def pooled(self, threads: int) -> Callable[[ff.Bags], np.ndarray]:
+        """The mean of each bag."""
+        if self.storage.startswith("int"):
+            codes = ff.QuantizedTable(self.rows, int(self.storage[3:]), dim=self.dim)
+            return lambda bags: codes.pooled_lookup(
+                bags.values, bags.offsets, None, "mean", threads
+            )
+        dtypes = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}
+        table = self.rows.view(dtypes[self.storage])
+        dtype: Any = "bf16" if self.storage == "bf16" else None
+        return lambda bags: ff.pooled_lookup(
+            table, bags.values, bags.offsets, None, "mean", threads, dtype=dtype
+        )
+
+    def probe(self, threads: int) -> Callable[[ff.Bags], object]:
+        """Reads the rows and pools nothing."""
+        return lambda bags: _core.read_rows(
+            self.rows, cast(Any, bags.values), lines_in_flight=LINES_IN_FLIGHT, threads=threads
+        )
+
+
 def timed(call: Callable[[ff.Bags], object], batches: list[ff.Bags]) -> Call:
     """`call` on a batch, timed here."""
 
@@ -150,25 +235,22 @@ def timed(call: Callable[[ff.Bags], object], batches: list[ff.Bags]) -> Call:
     return run
 
 
-def in_turns(calls: dict[str, Call], options: BenchOptions, repeats: int = 41) -> dict[str, float]:
+def in_turns(calls: dict[str, Call], options: BenchOptions, turns: int = 8) -> dict[str, float]:
     """The tenth percentile of the seconds of each call, measured in turns.
 
-    Each call of a turn gets another batch: what one has read, no cache keeps for the next.
+    In each turn a side makes sixteen calls, the first half untimed: where a cache has held the page
+    tables of another side's 2.5 GB, several calls pass until it holds its own. Every call of a turn
+    has another batch, so that no cache keeps its rows.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    warm_up = 2
-    for i in range(warm_up + (3 if options.quick else repeats)):
+    half = 1 if options.quick else 8
+    for turn in range(2 if options.quick else turns):
         for place, (name, call) in enumerate(calls.items()):
-            times[name].append(call(i + place * (NUM_BATCHES // 3)))
-    return {name: float(np.percentile(taken[warm_up:], 10)) for name, taken in times.items()}
-
-
-def make_table(rows: int, dim: int, index: int = 0) -> np.ndarray:
-    """The numbers of `table` in benchmarks/peers/lookup_torch.py."""
-    values = ff.allocate_table(rows, dim)
-    np.random.default_rng(index).random(dtype=np.float32, out=values)
-    values -= 0.5
-    return values
+            for repeat in range(2 * half):
+                seconds = call(turn + repeat + place * (NUM_BATCHES // 3))
+                if repeat >= half:
+                    times[name].append(seconds)
+    return {name: float(np.percentile(taken, 10)) for name, taken in times.items()}
 
 
 def make_batches(rows: int, ids: str, lengths: np.ndarray, *, seed: int = 0) -> list[ff.Bags]:
@@ -192,28 +274,16 @@ def equal_lengths() -> np.ndarray:
 
 
 def _sizes(options: BenchOptions) -> list[int]:
-    return [20_000] if options.quick else [1_000_000, 10_000_000]
-
-
-def _probe(table: np.ndarray, batches: list[ff.Bags]) -> Call:
-    def read(bags: ff.Bags) -> None:
-        _core.read_rows(table, cast(Any, bags.values), lines_in_flight=LINES_IN_FLIGHT)
-
-    return timed(read, batches)
-
-
-def _pool(table: Any, options: BenchOptions) -> Callable[[ff.Bags], np.ndarray]:
-    if isinstance(table, ff.QuantizedTable):
-        return lambda bags: table.pooled_lookup(
-            bags.values, bags.offsets, None, "mean", options.threads
-        )
-    return lambda bags: ff.pooled_lookup(
-        table, bags.values, bags.offsets, None, "mean", options.threads
-    )
+    """The largest first, which makes the memory for all."""
+    return [20_000] if options.quick else [10_000_000, 1_000_000]
 
 
 def _rows(
-    path: str, taken: dict[str, float], names: dict[str, str], targets: dict[str, float], work: int
+    path: str,
+    taken: dict[str, float],
+    names: dict[str, str],
+    targets: dict[str, float | None],
+    work: int,
 ) -> Iterator[BenchRow]:
     """A row for `ours` beside each other call."""
     for name, seconds in taken.items():
@@ -228,116 +298,130 @@ def _rows(
             )
 
 
-def _compare_with_peers(
+def _compare(
     path: str,
-    table: Any,
-    dim: int,
+    table: Table,
+    ids: str,
     batches: list[ff.Bags],
-    kinds: list[str],
-    targets: dict[str, float],
     options: BenchOptions,
     peers: Peers,
+    *,
+    huge: bool = True,
 ) -> Iterator[BenchRow]:
-    """`table` beside the probe of its rows and beside each kind of peer, one at a time."""
-    pool = _pool(table, options)
+    """`table` beside the probe of its rows and beside each of its peers, one at a time."""
+    pool = table.pooled(options.threads)
     ours = timed(pool, batches)
     work = batches[0].values.size
-    packed = table.packed if isinstance(table, ff.QuantizedTable) else table
+    rows = len(table.rows)
+    path = f"{path}/rows={rows}/dim={table.dim}/ids={ids}/threads={options.threads}"
+    path = f"{path}/storage={table.storage}"
+    target = THREADS_TARGET
     if options.threads == 1:
-        calls = {"ours": ours, "probe": _probe(packed, batches)}
-        names = {"probe": "rows read without pooling"}
-        yield from _rows(path, in_turns(calls, options), names, targets, work)
-    for kind in kinds:
-        peer = peers.setup(kind, packed.shape[0], dim, batches)
+        target = cast(float, probe_target(table.storage, rows, table.dim, ids))
+    calls = {"ours": ours, "probe": timed(table.probe(options.threads), batches)}
+    names = {"probe": "rows read without pooling"}
+    yield from _rows(path, in_turns(calls, options), names, {"probe": target}, work)
+    for kind in STORAGE_PEERS[table.storage]:
+        peer = peers.setup(kind, rows, table.dim, batches, threads=options.threads, huge=huge)
         if peer is None:
-            return
-        # Each side rounds its codes; over a batch the errors cancel.
-        np.testing.assert_allclose(pool(batches[0]).sum(), peers.total(0), atol=20)
+            continue
+        # float32 sums in other orders
+        np.testing.assert_allclose(pool(batches[0]).sum(dtype=np.float64), peers.total(0), atol=0.1)
+        target = FBGEMM_TARGET if huge else FBGEMM_SMALL_PAGES_TARGET
+        if kind.startswith("torch/"):
+            target = TORCH_TARGET
         calls = {"ours": ours, kind: peer[0]}
-        yield from _rows(path, in_turns(calls, options), {kind: peer[1]}, targets, work)
+        yield from _rows(path, in_turns(calls, options), {kind: peer[1]}, {kind: target}, work)
 
 
 def _float32(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
-    for rows, dim in itertools.product(
-        _sizes(options), (16, 64) if options.quick else (16, 32, 64, 128)
-    ):
-        table = make_table(rows, dim)
+    memory = lookup_tables.Memory()
+    dims = (64, 16) if options.quick else (128, 64, 32, 16)
+    for rows, dim in itertools.product(_sizes(options), dims):
+        table = Table(memory.tables("fp32", rows, dim)[0], "fp32", dim)
         for ids in ("uniform", "zipf") if dim == 64 else ("uniform",):
             batches = make_batches(rows, ids, equal_lengths())
-            path = f"lookup/rows={rows}/dim={dim}/ids={ids}/threads={options.threads}/storage=fp32"
-            kinds = ["torch/fp32", "fbgemm/fp32"]
-            if rows * dim > 640_000_000:
-                kinds = []  # two copies of 5 GB
-            targets = {"torch/fp32": TORCH_TARGET, "fbgemm/fp32": FBGEMM_TARGET}
-            targets["probe"] = PROBE_TARGETS[dim]
-            yield from _compare_with_peers(
-                path, table, dim, batches, kinds, targets, options, peers
-            )
+            yield from _compare("lookup", table, ids, batches, options, peers)
 
 
 def _storage(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
+    """The other formats, beside float32 too, which has memory of its own."""
     dim = 64
+    full_memory, memory = lookup_tables.Memory(), lookup_tables.Memory()
     for rows in _sizes(options):
-        floats = make_table(rows, dim)
-        batches = make_batches(rows, "uniform", equal_lengths())
-        full = timed(_pool(floats, options), batches)
-        for storage, kinds in (
-            ("fp16", ["fbgemm/fp16"]),
-            ("bf16", ["torch/bf16"]),
-            ("int8", ["fbgemm/int8"]),
-            ("int4", ["fbgemm/int4"]),
+        full = Table(full_memory.tables("fp32", rows, dim)[0], "fp32", dim).pooled(options.threads)
+        target = 5.0 / 7.2 if rows > 1_000_000 else 3.6 / 7.0
+        for storage, ids in itertools.product(
+            ("fp16", "bf16", "int8", "int4"), ("uniform", "zipf")
         ):
-            path = f"lookup/rows={rows}/dim={dim}/ids=uniform/threads={options.threads}"
-            path = f"{path}/storage={storage}"
-            table: Any
-            if storage == "fp16":
-                table = floats.astype(np.float16)
-            elif storage == "bf16":
-                import ml_dtypes
-
-                table = floats.astype(ml_dtypes.bfloat16)
-            else:
-                table = ff.QuantizedTable.quantize(floats, int(storage[3:]))
-            calls = {"ours": timed(_pool(table, options), batches), "fp32": full}
-            names = {"fp32": "feedfast, fp32"}
+            table = Table(memory.tables(storage, rows, dim)[0], storage, dim)
+            batches = make_batches(rows, ids, equal_lengths())
+            path = f"lookup/rows={rows}/dim={dim}/ids={ids}/threads={options.threads}"
+            calls = {
+                "ours": timed(table.pooled(options.threads), batches),
+                "fp32": timed(full, batches),
+            }
             yield from _rows(
-                path,
+                f"{path}/storage={storage}",
                 in_turns(calls, options),
-                names,
-                {"fp32": STORAGE_TARGET},
+                {"fp32": "feedfast, fp32"},
+                {"fp32": target if ids == "uniform" else None},
                 NUM_BAGS * BAG_LENGTH,
             )
-            targets = {**dict.fromkeys(kinds, FBGEMM_TARGET), "torch/bf16": TORCH_TARGET}
-            yield from _compare_with_peers(
-                path, table, dim, batches, kinds, targets, options, peers
-            )
+            yield from _compare("lookup", table, ids, batches, options, peers)
+
+
+def _pages(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
+    """Both sides in pages of 4 KiB."""
+    dim = 64
+    memory = lookup_tables.Memory()
+    for rows, storage in itertools.product(_sizes(options), ("fp32", "fp16", "int8", "int4")):
+        table = Table(memory.tables(storage, rows, dim, huge=False)[0], storage, dim)
+        batches = make_batches(rows, "uniform", equal_lengths())
+        yield from _compare(
+            "lookup/pages=4k", table, "uniform", batches, options, peers, huge=False
+        )
+
+
+def _threads(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
+    """Two threads, whatever `options` say; the probe's take their rows as ours do."""
+    dim = 64
+    options = dataclasses.replace(options, threads=2)
+    memory = lookup_tables.Memory()
+    for rows, storage in itertools.product(_sizes(options), ("fp32", "int8")):
+        table = Table(memory.tables(storage, rows, dim)[0], storage, dim)
+        for ids in ("uniform", "zipf"):
+            batches = make_batches(rows, ids, equal_lengths())
+            yield from _compare("lookup", table, ids, batches, options, peers)
 
 
 def _ragged(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
-    rows, dim = _sizes(options)[0], 64
-    table = make_table(rows, dim)
-    for mean in (1, 10, 50):
+    dim = 64
+    memory = lookup_tables.Memory()
+    for rows, mean in itertools.product(_sizes(options), (1, 10, 50)):
+        table = Table(memory.tables("fp32", rows, dim)[0], "fp32", dim)
         lengths = np.random.default_rng(mean).poisson(mean, NUM_BAGS)
         batches = make_batches(rows, "zipf", lengths)
-        path = f"lookup/rows={rows}/dim={dim}/ids=zipf/threads={options.threads}"
-        path = f"{path}/bags=ragged,mean={mean}"
-        targets = {"torch/fp32": TORCH_TARGET, "fbgemm/fp32": FBGEMM_TARGET}
-        kinds = ["torch/fp32", "fbgemm/fp32"]
-        yield from _compare_with_peers(path, table, dim, batches, kinds, targets, options, peers)
+        yield from _compare(
+            f"lookup/bags=ragged,mean={mean}", table, "zipf", batches, options, peers
+        )
 
 
 def _features(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
     """One call for all features beside one call for each, and FBGEMM's one call."""
     dim, mean = 64, 10
+    memory = lookup_tables.Memory()
     for count in (1, 10) if options.quick else (1, 10, 100):
         rows = 1000 if options.quick else 1_000_000 // count
-        tables = [make_table(rows, dim, index) for index in range(count)]
+        tables = [
+            Table(part, "fp32", dim) for part in memory.tables("fp32", rows, dim, count=count)
+        ]
         lengths = np.full(NUM_BAGS * count, mean)
         batches = make_batches(rows, "zipf", lengths)
         grouped = {
             id(batch): [
                 ff.PooledFeature(
-                    tables[f],
+                    tables[f].rows.view(np.float32),
                     ff.Bags.from_lengths(
                         batch.values[f * NUM_BAGS * mean : (f + 1) * NUM_BAGS * mean],
                         lengths[:NUM_BAGS],
@@ -348,24 +432,32 @@ def _features(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
             ]
             for batch in batches
         }
+        pools = [table.pooled(options.threads) for table in tables]
 
         def one_call(batch: ff.Bags, grouped: Any = grouped) -> np.ndarray:
             return ff.pooled_lookup_grouped(grouped[id(batch)], threads=options.threads)
 
-        def call_each(batch: ff.Bags, grouped: Any = grouped) -> np.ndarray:
-            pool = [_pool(feature.table, options)(feature.bags) for feature in grouped[id(batch)]]
-            return np.concatenate(pool, 1)
+        def call_each(batch: ff.Bags, grouped: Any = grouped, pools: Any = pools) -> np.ndarray:
+            features = grouped[id(batch)]
+            pooled = [pool(f.bags) for pool, f in zip(pools, features, strict=True)]
+            return np.concatenate(pooled, 1)
 
         np.testing.assert_array_equal(one_call(batches[0]), call_each(batches[0]))
         calls = {"ours": timed(one_call, batches), "calls": timed(call_each, batches)}
         names = {"calls": "feedfast, a call for each feature"}
-        peer = peers.setup("fbgemm/fp32", rows, dim, batches, count)
+        peer = peers.setup("fbgemm/fp32", rows, dim, batches, threads=options.threads, tables=count)
         if peer is not None:
             calls["fbgemm/fp32"], names["fbgemm/fp32"] = peer
-            np.testing.assert_allclose(one_call(batches[0]).sum(), peers.total(0), atol=20)
+            total = one_call(batches[0]).sum(dtype=np.float64)
+            np.testing.assert_allclose(total, peers.total(0), atol=0.1)
         path = f"lookup/features={count}/rows={rows}/dim={dim}/threads={options.threads}"
-        targets = {"fbgemm/fp32": FBGEMM_TARGET}
-        yield from _rows(path, in_turns(calls, options), names, targets, NUM_BAGS * mean * count)
+        yield from _rows(
+            path,
+            in_turns(calls, options),
+            names,
+            {"fbgemm/fp32": FBGEMM_TARGET},
+            NUM_BAGS * mean * count,
+        )
 
 
 def _tensorflow(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
@@ -384,9 +476,11 @@ def _tensorflow(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
     indices = tf.stack([bag_of, tf.tile(tf.range(BAG_LENGTH, dtype=tf.int64), [NUM_BAGS])], 1)
     shape = tf.constant([NUM_BAGS, BAG_LENGTH], tf.int64)
     peer_name = f"tensorflow {tf.__version__}"
+    # Made by TensorFlow, so in the memory that its allocator gives; one for all sizes.
+    largest = max(_sizes(options))
+    whole = tf.Variable(tf.random.stateless_uniform([largest, dim], [1, 2], -0.5, 0.5))
     for rows, ids in itertools.product(_sizes(options), ("uniform", "zipf")):
-        # Made by TensorFlow, so in the memory that its allocator gives.
-        variable = tf.Variable(tf.random.stateless_uniform([rows, dim], [1, 2], -0.5, 0.5))
+        variable = whole if rows == largest else tf.Variable(whole[:rows])
         batches = make_batches(rows, ids, equal_lengths())
         tensors = {id(batch): tf.constant(batch.values) for batch in batches}
 
@@ -430,36 +524,34 @@ def _tensorflow(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
             "embedding_lookup_sparse": f"tf.nn.embedding_lookup_sparse, {peer_name}",
             "gather": f"gather and segment_mean, {peer_name}",
         }
-        targets = {"embedding_lookup_sparse": TENSORFLOW_TARGET}
+        targets: dict[str, float | None] = {"embedding_lookup_sparse": TENSORFLOW_TARGET}
         forward = {"embedding_lookup_sparse": call(theirs), "gather": call(gather)}
         for name, ours in (("op", op), ("embedding_lookup_sparse", drop_in)):
-            taken = in_turns({"ours": call(ours), **forward}, options, 25)
+            taken = in_turns({"ours": call(ours), **forward}, options, 5)
             yield from _rows(f"{path}/tf={name}", taken, names, targets, NUM_BAGS * BAG_LENGTH)
         backward = {
             "ours": call(with_gradient(drop_in)),
             "embedding_lookup_sparse": call(with_gradient(theirs)),
         }
-        taken = in_turns(backward, options, 15)
+        taken = in_turns(backward, options, 3)
         yield from _rows(f"{path}/tf=with_gradient", taken, names, {}, NUM_BAGS * BAG_LENGTH)
 
 
 def _fixed(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
     """What a call costs that looks up one row, and one more op in a graph."""
-    table = make_table(1000, 64)
+    memory = lookup_tables.Memory()
+    table = Table(memory.tables("fp32", 1000, 64)[0], "fp32", 64)
     batches = [ff.Bags(np.array([i]), np.array([0, 1])) for i in range(NUM_BATCHES)]
-    repeats = 2001
-    calls = {"ours": timed(_pool(table, options), batches)}
-    names = {"torch/fp32": ""}
-    peer = peers.setup("torch/fp32", 1000, 64, batches)
+    calls = {"ours": timed(table.pooled(options.threads), batches)}
+    peer = peers.setup("torch/fp32", 1000, 64, batches, threads=options.threads)
     if peer is not None:
-        calls["torch/fp32"], names["torch/fp32"] = peer
-    taken = in_turns(calls, options, repeats)
-    path = "lookup/fixed/pybind11/p10"
+        calls["torch/fp32"] = peer[0]
+    taken = in_turns(calls, options, 100)
     yield row(
-        path,
+        "lookup/fixed/pybind11/p10",
         1e6 * taken["ours"],
         "us",
-        peer=names["torch/fp32"] if peer is not None else None,
+        peer=peer[1] if peer is not None else None,
         peer_value=1e6 * taken["torch/fp32"] if peer is not None else None,
         target=FIXED_TARGET if peer is not None else None,
     )
@@ -468,14 +560,16 @@ def _fixed(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
 
     import feedfast.tf as fft
 
-    variable = tf.Variable(table)
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    variable = tf.Variable(table.rows.view(np.float32))
 
     def graph(lookup: Any, copies: int) -> Call:
         ids = [tf.constant([i % 1000], tf.int64) for i in range(copies)]
 
         @tf.function
         def call(zero: Any) -> Any:  # ids that depend on an argument: nothing folds
-            return [lookup(one + zero) for one in ids]
+            return [lookup(one + zero) for one in ids] or zero + 1
 
         zero = tf.constant([0], tf.int64)
         return timed(lambda _: call(zero), batches)
@@ -483,28 +577,37 @@ def _fixed(options: BenchOptions, peers: Peers) -> Iterator[BenchRow]:
     def ours(ids: Any) -> Any:
         return fft.ops.pooled_lookup(variable, ids, [0, 1], pooling="mean")
 
+    def drop_in(ids: Any) -> Any:
+        sparse = tf.SparseTensor(tf.zeros([1, 2], tf.int64), ids, [1, 1])
+        return fft.embedding_lookup_sparse(variable, sparse, None)
+
     def theirs(ids: Any) -> Any:
         sparse = tf.SparseTensor(tf.zeros([1, 2], tf.int64), ids, [1, 1])
         return tf.nn.embedding_lookup_sparse(variable, sparse, None)
 
-    few, many = 10, 100
-    taken = in_turns(
-        {
-            f"{name} {copies}": graph(lookup, copies)
-            for name, lookup in (("ours", ours), ("theirs", theirs))
-            for copies in (few, many)
-        },
-        options,
-        101,
-    )
+    lookups = {"op": ours, "embedding_lookup_sparse": drop_in, "theirs": theirs}
+    copies = (1, 10, 100)
+    graphs = {f"{name} {n}": graph(lookups[name], n) for name in lookups for n in copies}
+    taken = in_turns({"nothing": graph(ours, 0), **graphs}, options, 5)
+    # The line through the three points that comes closest to them.
     slopes = {
-        name: (taken[f"{name} {many}"] - taken[f"{name} {few}"]) / (many - few)
-        for name in ("ours", "theirs")
+        name: float(np.polyfit(copies, [taken[f"{name} {n}"] for n in copies], 1)[0])
+        for name in lookups
     }
-    yield row(
-        "lookup/fixed/one_more_op/p10",
-        1e6 * slopes["ours"],
-        "us",
-        peer=f"tf.nn.embedding_lookup_sparse, tensorflow {tf.__version__}",
-        peer_value=1e6 * slopes["theirs"],
-    )
+    for name in ("op", "embedding_lookup_sparse"):
+        path = f"lookup/fixed/one_more_{name}"
+        yield row(
+            f"{path}/vs=call/p10",
+            1e6 * slopes[name],
+            "us",
+            peer="a call of a tf.function that adds 1",
+            peer_value=1e6 * taken["nothing"],
+            target=ONE_MORE_OP_TARGET,
+        )
+        yield row(
+            f"{path}/vs=embedding_lookup_sparse/p10",
+            1e6 * slopes[name],
+            "us",
+            peer=f"tf.nn.embedding_lookup_sparse, tensorflow {tf.__version__}",
+            peer_value=1e6 * slopes["theirs"],
+        )

@@ -85,4 +85,21 @@ Status ValidateBags(const Bags& bags, std::int64_t num_rows) {
   return bags.weights ? ValidateWeights(*bags.weights, num_values) : OkStatus();
 }
 
+Status OffsetsOfBags(std::string_view name, const std::int64_t* bag_of, std::int64_t num_values,
+                     std::int64_t stride, std::int64_t num_bags, std::int64_t* offsets) {
+  std::int64_t next = 0;  // offset to write
+  for (std::int64_t i = 0; i < num_values; ++i) {
+    const std::int64_t bag = bag_of[i * stride];
+    // The offsets up to that of the bag before have been written, and nothing behind them.
+    if (bag < 0 || bag >= num_bags)
+      return InvalidArgument(name, "[", i, "] = ", bag, " is not one of ", num_bags, " rows");
+    if (bag + 1 < next)
+      return InvalidArgument(name, "[", i, "] = ", bag, " is below ", name, "[", i - 1,
+                             "] = ", next - 1, "; they must ascend");
+    while (next <= bag) offsets[next++] = i;
+  }
+  while (next <= num_bags) offsets[next++] = num_values;
+  return OkStatus();
+}
+
 }  // namespace feedfast::embedding_kernels

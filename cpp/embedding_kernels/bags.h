@@ -83,6 +83,13 @@ StatusOr<Pooling> ParsePooling(std::string_view name);
 // each array, without a branch per element.
 Status ValidateBags(const Bags& bags, std::int64_t num_rows);
 
+// The offsets of bags whose ids stand in the bags bag_of[0], bag_of[stride], ..., num_values of
+// them, which must ascend: offsets[b] is how many of them are below b, for 0 <= b <= num_bags. Not
+// ok, with a message that calls them `name`: a bag below the one before it, or not in
+// [0, num_bags); offsets then hold anything. Requires stride >= 1, num_bags >= 0.
+Status OffsetsOfBags(std::string_view name, const std::int64_t* bag_of, std::int64_t num_values,
+                     std::int64_t stride, std::int64_t num_bags, std::int64_t* offsets);
+
 }  // namespace feedfast::embedding_kernels
 
 #endif  // FEEDFAST_CPP_EMBEDDING_KERNELS_BAGS_H_

@@ -74,21 +74,15 @@ struct Work {
   }
 };
 
-// One pass over a bag for kVectors registers of columns from `column` on; `last` names the lanes of
-// the last register. The pass at column 0 prefetches the rows of later ids.
-template <typename Rows, int kVectors, typename Id>
-inline void PoolColumns(const Work<Id>& work, std::int64_t bag, std::int64_t begin,
-                        std::int64_t end, std::int64_t column, Lanes last, float divisor) {
-  const BagRange& in = work.args.in;
-  Vector sums[kVectors];
+// Sums of num_columns columns in kVectors registers, the last of which may be partial.
+template <typename Rows, int kVectors>
+struct ColumnSums {
+  explicit ColumnSums(std::int64_t num_columns)
+      : last(FirstLanes(num_columns - (kVectors - 1) * kWidth)) {
 #pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) sums[v] = Broadcast(0.0f);
-  typename Rows::Constant constant;
-  for (std::int64_t i = begin; i < end; ++i) {
-    if (column == 0) work.PrefetchBehind(i);
-    const std::uint8_t* row = work.Row(i);
-    const Vector factor = Rows::Fold(row, in.weights == nullptr ? 1.0f : in.weights[i], &constant);
-    const std::uint8_t* elements = row + Rows::kHeaderBytes + column * Rows::kElementBits / 8;
+    for (int v = 0; v < kVectors; ++v) sums[v] = Broadcast(0.0f);
+  }
+  void Add(const std::uint8_t* elements, Vector factor) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       const Vector x = Rows::Load(elements + v * kWidth * Rows::kElementBits / 8,
@@ -96,12 +90,80 @@ inline void PoolColumns(const Work<Id>& work, std::int64_t bag, std::int64_t beg
       sums[v] = MultiplyAdd(factor, x, sums[v]);
     }
   }
-  float* out = work.args.out + bag * work.args.out_stride + column;
+  void Get(Vector* columns) const {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) columns[v] = sums[v];
+  }
+
+  Lanes last;
+  Vector sums[kVectors];
+};
+
+// Even columns, which are the low codes of bytes, and odd ones, the high codes, have registers of
+// their own until the bag is done.
+template <int kVectors>
+struct ColumnSums<Int4Rows, kVectors> {
+  static constexpr int kPairs = (kVectors + 1) / 2;
+
+  explicit ColumnSums(std::int64_t num_columns)
+      : last_bytes(FirstLanes((num_columns - (kPairs - 1) * 2 * kWidth + 1) / 2)) {
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair) low[pair] = high[pair] = Broadcast(0.0f);
+  }
+  void Add(const std::uint8_t* elements, Vector factor) {
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair) {
+      Vector even;
+      Vector odd;
+      LoadUint4(elements + pair * kWidth, pair + 1 < kPairs ? kAllLanes : last_bytes, &even, &odd);
+      low[pair] = MultiplyAdd(factor, even, low[pair]);
+      high[pair] = MultiplyAdd(factor, odd, high[pair]);
+    }
+  }
+  void Get(Vector* columns) const {
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kPairs; ++pair) {
+      Vector unused;
+      Interleave(low[pair], high[pair], columns + 2 * pair,
+                 2 * pair + 1 < kVectors ? columns + 2 * pair + 1 : &unused);
+    }
+  }
+
+  Lanes last_bytes;
+  Vector low[kPairs];
+  Vector high[kPairs];
+};
+
+// One pass over a bag for the columns [column, column + num_columns), which fill kVectors
+// registers. The pass at column 0 prefetches the rows of later ids.
+template <typename Rows, int kVectors, typename Id>
+inline void PoolColumns(const Work<Id>& work, std::int64_t bag, std::int64_t begin,
+                        std::int64_t end, std::int64_t column, std::int64_t num_columns,
+                        float divisor) {
+  const float kOne = 1.0f;
+  const PoolBagsArgs& args = work.args;
+  const bool weighted = args.in.weights != nullptr;
+  const float* weight = weighted ? args.in.weights + begin : &kOne;
+  const std::uint8_t* table = args.in.table;
+  const std::int64_t row_bytes = args.in.row_bytes;
+  ColumnSums<Rows, kVectors> sums(num_columns);
+  typename Rows::Constant constant;
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (column == 0) work.PrefetchBehind(i);
+    const std::uint8_t* row = table + static_cast<std::int64_t>(work.values[i]) * row_bytes;
+    const Vector factor = Rows::Fold(row, *weight, &constant);
+    sums.Add(row + Rows::kHeaderBytes + column * Rows::kElementBits / 8, factor);
+    weight += weighted;
+  }
+  Vector columns[kVectors];
+  sums.Get(columns);
+  float* out = args.out + bag * args.out_stride + column;
+  const Lanes last = FirstLanes(num_columns - (kVectors - 1) * kWidth);
   const Vector total = Rows::Total(constant);
   const Vector divisors = Broadcast(divisor);
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
-    Vector x = sums[v] + total;
+    Vector x = columns[v] + total;
     if (divisor != 1.0f) x = divisor == 0.0f ? Broadcast(0.0f) : x / divisors;
     Store(out + v * kWidth, x, v + 1 < kVectors ? kAllLanes : last);
   }
@@ -122,9 +184,9 @@ inline void ForBags(const Work<Id>& work, const Pass& pass) {
 // The columns of all vectors in one pass over each bag.
 template <typename Rows, int kVectors, typename Id>
 void PoolNarrow(const Work<Id>& work) {
-  const Lanes last = FirstLanes(work.args.in.dim - (kVectors - 1) * kWidth);
+  const std::int64_t dim = work.args.in.dim;
   ForBags(work, [&](std::int64_t bag, std::int64_t begin, std::int64_t end, float divisor) {
-    PoolColumns<Rows, kVectors>(work, bag, begin, end, 0, last, divisor);
+    PoolColumns<Rows, kVectors>(work, bag, begin, end, 0, dim, divisor);
   });
 }
 
@@ -135,10 +197,10 @@ void PoolWide(const Work<Id>& work) {
   ForBags(work, [&](std::int64_t bag, std::int64_t begin, std::int64_t end, float divisor) {
     std::int64_t column = 0;
     for (; column + 8 * kWidth <= dim; column += 8 * kWidth)
-      PoolColumns<Rows, 8>(work, bag, begin, end, column, kAllLanes, divisor);
+      PoolColumns<Rows, 8>(work, bag, begin, end, column, 8 * kWidth, divisor);
     for (; column < dim; column += kWidth)
       PoolColumns<Rows, 1>(work, bag, begin, end, column,
-                           FirstLanes(dim - column < kWidth ? dim - column : kWidth), divisor);
+                           dim - column < kWidth ? dim - column : kWidth, divisor);
   });
 }
 

@@ -20,8 +20,9 @@ namespace {
 
 // kWidth floats in one register. `Lanes` names the first lanes of a vector: loads fill the others
 // with zero and never touch memory beyond the named ones. Every lane is computed by the same
-// instruction, whether its neighbours exist or not. Codes4 loads two codes a byte and leaves
-// unnamed lanes undefined.
+// instruction, whether its neighbours exist or not. LoadUint4 takes a byte a lane: the code in its
+// low bits goes to `low`, that in its high bits to `high`. Interleave gives low[0], high[0],
+// low[1], high[1], ... as two vectors.
 #if defined(__AVX512F__)
 
 using Vector = __m512;
@@ -51,18 +52,19 @@ inline Vector LoadUint8(const std::uint8_t* p, Lanes lanes) {
                                            : _mm_maskz_loadu_epi8(lanes, p);
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
 }
-inline Vector LoadUint4(const std::uint8_t* p, Lanes lanes) {
-  // Lane j takes bits [4 j, 4 j + 4) of 8 bytes: each half of the vector gets one word, shifts it,
-  // and the permutation turns the low four bits into a number.
-  std::int32_t words[2] = {};
-  if (lanes == kAllLanes)
-    std::memcpy(words, p, 8);
-  else
-    std::memcpy(words, p, static_cast<std::size_t>((__builtin_popcount(lanes) + 1) / 2));
-  const __m512i both = _mm512_mask_set1_epi32(_mm512_set1_epi32(words[0]), Lanes{0xff00}, words[1]);
-  const __m512i shifts = _mm512_set_epi32(28, 24, 20, 16, 12, 8, 4, 0, 28, 24, 20, 16, 12, 8, 4, 0);
+inline void LoadUint4(const std::uint8_t* p, Lanes lanes, Vector* low, Vector* high) {
+  const __m512i codes =
+      _mm512_cvtepu8_epi32(lanes == kAllLanes ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))
+                                              : _mm_maskz_loadu_epi8(lanes, p));
+  // The permutation turns the low four bits of a lane into a number.
   const Vector numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  return _mm512_permutexvar_ps(_mm512_srlv_epi32(both, shifts), numbers);
+  *low = _mm512_permutexvar_ps(codes, numbers);
+  *high = _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), numbers);
+}
+inline void Interleave(Vector low, Vector high, Vector* first, Vector* second) {
+  const __m512i places = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  *first = _mm512_permutex2var_ps(low, places, high);
+  *second = _mm512_permutex2var_ps(low, _mm512_add_epi32(places, _mm512_set1_epi32(8)), high);
 }
 inline void Store(float* p, Vector x, Lanes lanes) {
   if (lanes == kAllLanes) return _mm512_storeu_ps(p, x);
@@ -93,13 +95,16 @@ inline Vector FullBfloat16(const void* p) {
 inline Vector FullUint8(const void* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
 }
-inline Vector FullUint4(const void* p) {
-  std::int32_t word;
-  std::memcpy(&word, p, sizeof word);
-  const __m256i shifts = _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0);
-  const __m256i codes =
-      _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shifts), _mm256_set1_epi32(15));
-  return _mm256_cvtepi32_ps(codes);
+inline void FullUint4(const void* p, Vector* low, Vector* high) {
+  const __m256i codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  *low = _mm256_cvtepi32_ps(_mm256_and_si256(codes, _mm256_set1_epi32(15)));
+  *high = _mm256_cvtepi32_ps(_mm256_srli_epi32(codes, 4));
+}
+inline void Interleave(Vector low, Vector high, Vector* first, Vector* second) {
+  const Vector left = _mm256_unpacklo_ps(low, high);
+  const Vector right = _mm256_unpackhi_ps(low, high);
+  *first = _mm256_permute2f128_ps(left, right, 0x20);
+  *second = _mm256_permute2f128_ps(left, right, 0x31);
 }
 
 #else  // the platform's baseline, through the compiler's vector type
@@ -131,11 +136,17 @@ inline Vector FullUint8(const void* p) {
   return Vector{static_cast<float>(q[0]), static_cast<float>(q[1]), static_cast<float>(q[2]),
                 static_cast<float>(q[3])};
 }
-inline Vector FullUint4(const void* p) {
-  std::uint8_t q[2];
+inline void FullUint4(const void* p, Vector* low, Vector* high) {
+  std::uint8_t q[4];
   std::memcpy(q, p, sizeof q);
-  return Vector{static_cast<float>(q[0] & 15), static_cast<float>(q[0] >> 4),
-                static_cast<float>(q[1] & 15), static_cast<float>(q[1] >> 4)};
+  *low = Vector{static_cast<float>(q[0] & 15), static_cast<float>(q[1] & 15),
+                static_cast<float>(q[2] & 15), static_cast<float>(q[3] & 15)};
+  *high = Vector{static_cast<float>(q[0] >> 4), static_cast<float>(q[1] >> 4),
+                 static_cast<float>(q[2] >> 4), static_cast<float>(q[3] >> 4)};
+}
+inline void Interleave(Vector low, Vector high, Vector* first, Vector* second) {
+  *first = Vector{low[0], high[0], low[1], high[1]};
+  *second = Vector{low[2], high[2], low[3], high[3]};
 }
 
 #endif
@@ -148,7 +159,7 @@ template <int kElementBits, typename Load>
 inline Vector LoadLanes(const std::uint8_t* p, Lanes lanes, Load load) {
   if (lanes == kAllLanes) return load(p);
   std::uint8_t padded[kWidth * kElementBits / 8] = {};
-  std::memcpy(padded, p, static_cast<std::size_t>(lanes * kElementBits + 7) / 8);
+  std::memcpy(padded, p, static_cast<std::size_t>(lanes * kElementBits / 8));
   return load(padded);
 }
 inline Vector LoadFloat32(const std::uint8_t* p, Lanes lanes) {
@@ -163,8 +174,11 @@ inline Vector LoadBfloat16(const std::uint8_t* p, Lanes lanes) {
 inline Vector LoadUint8(const std::uint8_t* p, Lanes lanes) {
   return LoadLanes<8>(p, lanes, FullUint8);
 }
-inline Vector LoadUint4(const std::uint8_t* p, Lanes lanes) {
-  return LoadLanes<4>(p, lanes, FullUint4);
+inline void LoadUint4(const std::uint8_t* p, Lanes lanes, Vector* low, Vector* high) {
+  if (lanes == kAllLanes) return FullUint4(p, low, high);
+  std::uint8_t padded[kWidth] = {};
+  std::memcpy(padded, p, static_cast<std::size_t>(lanes));
+  FullUint4(padded, low, high);
 }
 inline void Store(float* p, Vector x, Lanes lanes) {
   std::memcpy(p, &x, static_cast<std::size_t>(lanes) * sizeof(float));
@@ -172,9 +186,10 @@ inline void Store(float* p, Vector x, Lanes lanes) {
 
 #endif
 
-// How the rows of one RowFormat are read. `Constant` collects what the rows of a bag add to every
-// column; Fold(row, weight, &constant) adds the part of one row, which enters with `weight`, and
-// returns the factor of its codes in every lane. Total(constant) is the sum in every lane.
+// How the rows of one RowFormat are read; those of Int4Rows through LoadUint4. `Constant` collects
+// what the rows of a bag add to every column; Fold(row, weight, &constant) adds the part of one
+// row, which enters with `weight`, and returns the factor of its codes in every lane.
+// Total(constant) is the sum in every lane.
 struct PlainRows {
   static constexpr std::int64_t kHeaderBytes = 0;
   struct Constant {};
@@ -240,7 +255,6 @@ struct Int8Rows : CodedRows {
 };
 struct Int4Rows : CodedRows {
   static constexpr std::int64_t kElementBits = 4;
-  static Vector Load(const std::uint8_t* p, Lanes lanes) { return LoadUint4(p, lanes); }
 };
 
 }  // namespace

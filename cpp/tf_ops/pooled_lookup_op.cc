@@ -87,6 +87,25 @@ REGISTER_OP("FeedfastDensePooledLookup")
     .Output("pooled: float")
     .SetShapeFn([](InferenceContext* c) { return PooledShape(c, c->input(0)); });
 
+// Offsets [num_rows + 1] of ids that stand in the rows `rows` [nnz], or in those of the first
+// column of [nnz, rank]: the indices of a SparseTensor. They must ascend.
+REGISTER_OP("FeedfastRowOffsets")
+    .Input("rows: int64")
+    .Input("num_rows: int64")  // scalar
+    .Output("offsets: int64")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle unused;
+      DimensionHandle num_rows;
+      DimensionHandle num_offsets;
+      TF_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(0), 1, &unused));
+      TF_RETURN_IF_ERROR(c->WithRankAtMost(c->input(0), 2, &unused));
+      TF_RETURN_IF_ERROR(c->WithRank(c->input(1), 0, &unused));
+      TF_RETURN_IF_ERROR(c->MakeDimForScalarInput(1, &num_rows));
+      TF_RETURN_IF_ERROR(c->Add(num_rows, 1, &num_offsets));
+      c->set_output(0, c->Vector(num_offsets));
+      return absl::OkStatus();
+    });
+
 // Gradient by the table: the touched rows, ascending and unique, and their gradients.
 REGISTER_OP("FeedfastPooledLookupGrad")
     .Input("grad: float")  // [num_bags, dim]
@@ -229,6 +248,30 @@ class PooledLookupOp : public OpKernel {
   TablePages pages_;
 };
 
+class RowOffsetsOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+
+  void Compute(OpKernelContext* ctx) override {
+    const Tensor& rows = ctx->input(0);
+    const Tensor& num_rows = ctx->input(1);
+    OP_REQUIRES(ctx, rows.dims() == 1 || (rows.dims() == 2 && rows.dim_size(1) >= 1),
+                absl::InvalidArgumentError("rows must have shape [nnz] or [nnz, rank]; got " +
+                                           rows.shape().DebugString()));
+    OP_REQUIRES_OK(ctx, RequireRank("num_rows", num_rows, 0));
+    const std::int64_t num_bags = num_rows.scalar<std::int64_t>()();
+    OP_REQUIRES(ctx, num_bags >= 0 && num_bags < std::numeric_limits<std::int64_t>::max(),
+                absl::InvalidArgumentError("num_rows must not be negative; got " +
+                                           std::to_string(num_bags)));
+    Tensor* offsets = nullptr;
+    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, {num_bags + 1}, &offsets));
+    OP_REQUIRES_OK(ctx, ToTensorFlow(embedding_kernels::OffsetsOfBags(
+                            "rows", rows.flat<std::int64_t>().data(), rows.dim_size(0),
+                            rows.dims() == 1 ? 1 : rows.dim_size(1), num_bags,
+                            offsets->flat<std::int64_t>().data())));
+  }
+};
+
 class PooledLookupGradOp : public OpKernel {
  public:
   explicit PooledLookupGradOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
@@ -303,6 +346,7 @@ REGISTER_KERNEL_BUILDER(Name("FeedfastPooledLookup").Device(tensorflow::DEVICE_C
                         PooledLookupOp<VariableTable>);
 REGISTER_KERNEL_BUILDER(Name("FeedfastDensePooledLookup").Device(tensorflow::DEVICE_CPU),
                         PooledLookupOp<TensorTable>);
+REGISTER_KERNEL_BUILDER(Name("FeedfastRowOffsets").Device(tensorflow::DEVICE_CPU), RowOffsetsOp);
 REGISTER_KERNEL_BUILDER(Name("FeedfastPooledLookupGrad").Device(tensorflow::DEVICE_CPU),
                         PooledLookupGradOp);
 REGISTER_KERNEL_BUILDER(Name("FeedfastPooledLookupWeightsGrad").Device(tensorflow::DEVICE_CPU),

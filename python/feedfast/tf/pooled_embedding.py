@@ -268,7 +268,7 @@ def _values_and_offsets(ids: Any) -> tuple[Any, Any]:
     if isinstance(ids, tf.RaggedTensor):
         return ids.flat_values, ids.row_splits
     if isinstance(ids, tf.SparseTensor):
-        return ids.values, row_offsets(ids.indices[:, 0], ids.dense_shape[0])
+        return ids.values, row_offsets(ids.indices, ids.dense_shape[0])
     if isinstance(ids, tuple | list):
         values, offsets = ids
         return values, offsets

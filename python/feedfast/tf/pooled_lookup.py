@@ -107,6 +107,9 @@ def _pooled_lookup_grad(op: Any, grad: Any) -> list[Any]:
     )
 
 
+tf.no_gradient("FeedfastRowOffsets")
+
+
 @tf.RegisterGradient("FeedfastDensePooledLookup")  # type: ignore[untyped-decorator]
 def _dense_pooled_lookup_grad(op: Any, grad: Any) -> list[Any]:
     return _gradients(
@@ -176,7 +179,7 @@ def embedding_lookup_sparse(
         weights = None if sp_weights is None else sp_weights.flat_values
     else:
         ids = sp_ids.values
-        offsets = row_offsets(sp_ids.indices[:, 0], sp_ids.dense_shape[0])
+        offsets = row_offsets(sp_ids.indices, sp_ids.dense_shape[0])
         weights = None if sp_weights is None else sp_weights.values
     return _combine(_single(params), ids, offsets, weights, combiner, max_norm, name)
 
@@ -278,9 +281,18 @@ def _single(params: Any) -> Any:
     return params
 
 
-def row_offsets(row_ids: Any, num_rows: Any) -> tf.Tensor:
-    """Offsets [num_rows + 1] of ids that stand in the rows `row_ids` [nnz], which must ascend."""
-    return tf.RaggedTensor.from_value_rowids(row_ids, row_ids, nrows=num_rows).row_splits
+def row_offsets(rows: Any, num_rows: Any) -> tf.Tensor:
+    """Offsets [num_rows + 1] of ids that stand in ascending rows.
+
+    Args:
+        rows: [nnz] int64, or the indices [nnz, rank] of a SparseTensor, whose first column counts.
+        num_rows: How many rows there are, empty ones included.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Rows do not ascend or are not in [0, num_rows).
+    """
+    offsets: tf.Tensor = _library.ops().feedfast_row_offsets(rows, num_rows)
+    return offsets
 
 
 def _combine(

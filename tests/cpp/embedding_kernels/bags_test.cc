@@ -71,6 +71,36 @@ TEST(BagsTest, OnlyAnIdOutsideTheTableIsOutOfRange) {
   EXPECT_EQ(ValidateBags({{}, offsets}, 7).code(), StatusCode::kInvalidArgument);
 }
 
+TEST(BagsTest, OffsetsOfBagsCountWhatIsBelow) {
+  const auto offsets = [](const std::vector<std::int64_t>& bag_of, std::int64_t num_bags,
+                          std::int64_t stride = 1) {
+    std::vector<std::int64_t> found(static_cast<std::size_t>(num_bags) + 1, -1);
+    const auto num_values = static_cast<std::int64_t>(bag_of.size()) / stride;
+    const Status status =
+        OffsetsOfBags("rows", bag_of.data(), num_values, stride, num_bags, found.data());
+    EXPECT_EQ(status.message(), "");
+    return found;
+  };
+  using Offsets = std::vector<std::int64_t>;
+  EXPECT_EQ(offsets({}, 0), Offsets({0}));
+  EXPECT_EQ(offsets({}, 2), Offsets({0, 0, 0}));
+  EXPECT_EQ(offsets({1, 1, 1, 4}, 6), Offsets({0, 0, 3, 3, 3, 4, 4}));
+  EXPECT_EQ(offsets({0, 9, 0, 8, 2, 7}, 3, 2), Offsets({0, 2, 2, 3}));
+}
+
+TEST(BagsTest, OffsetsOfBagsRefuseRowsOutOfOrderOrRange) {
+  const auto violation = [](const std::vector<std::int64_t>& bag_of) {
+    std::int64_t offsets[4];
+    const auto num_values = static_cast<std::int64_t>(bag_of.size());
+    return OffsetsOfBags("rows", bag_of.data(), num_values, 1, 3, offsets).message();
+  };
+  EXPECT_EQ(violation({0, 2, 1}), "rows[2] = 1 is below rows[1] = 2; they must ascend");
+  EXPECT_EQ(violation({0, 3}), "rows[1] = 3 is not one of 3 rows");
+  EXPECT_EQ(violation({-1}), "rows[0] = -1 is not one of 3 rows");
+  EXPECT_EQ(violation({std::numeric_limits<std::int64_t>::max()}),
+            "rows[0] = 9223372036854775807 is not one of 3 rows");
+}
+
 TEST(BagsTest, PoolingNames) {
   EXPECT_EQ(ParsePooling("sqrtn").value(), Pooling::kSqrtN);
   EXPECT_EQ(ParsePooling("max").status().message(),
