@@ -48,20 +48,33 @@ endfunction()
 # the namespace of that target, and adds the objects to `library`.
 function(feedfast_add_kernels library)
   foreach(cpu IN LISTS FEEDFAST_CPU_TARGETS)
-    set(objects ${library}_${cpu})
-    set(sources ${ARGN})
-    list(TRANSFORM sources APPEND _kernel.cc)
-    add_library(${objects} OBJECT ${sources})
-    feedfast_configure_library(${objects})
-    target_compile_definitions(${objects} PRIVATE FEEDFAST_TARGET=${cpu}
-                                                  $<$<BOOL:${FEEDFAST_X86}>:FEEDFAST_X86>)
-    # GCC 12 takes _mm512_undefined_* of its own headers for a use of uninitialized values.
-    target_compile_options(${objects} PRIVATE -O3 -fno-math-errno -fno-trapping-math
-                                              -Wno-uninitialized
-                                              -fno-exceptions
-                                              ${feedfast_flags_${cpu}})
-    target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)
+    feedfast_add_kernel_objects(${library} ${cpu} "${feedfast_flags_${cpu}}" ${ARGN})
   endforeach()
+endfunction()
+
+# Compiles <stem>_kernel.cc once, for the target `cpu` with one instruction set more, where the
+# architecture has them; x.cc asks the machine before it calls them.
+function(feedfast_add_extension_kernels library cpu extension)
+  if(FEEDFAST_X86)
+    feedfast_add_kernel_objects(${library} ${cpu}_${extension}
+                                "${feedfast_flags_${cpu}};-m${cpu}${extension}" ${ARGN})
+  endif()
+endfunction()
+
+function(feedfast_add_kernel_objects library cpu flags)
+  set(objects ${library}_${cpu})
+  set(sources ${ARGN})
+  list(TRANSFORM sources APPEND _kernel.cc)
+  add_library(${objects} OBJECT ${sources})
+  feedfast_configure_library(${objects})
+  target_compile_definitions(${objects} PRIVATE FEEDFAST_TARGET=${cpu}
+                                                $<$<BOOL:${FEEDFAST_X86}>:FEEDFAST_X86>)
+  # GCC 12 takes _mm512_undefined_* of its own headers for a use of uninitialized values.
+  target_compile_options(${objects} PRIVATE -O3 -fno-math-errno -fno-trapping-math
+                                            -Wno-uninitialized
+                                            -fno-exceptions
+                                            ${flags})
+  target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)
 endfunction()
 
 # Adds the static library `name` of CUDA sources (x_cuda.cu). Only called where FEEDFAST_CUDA is on.

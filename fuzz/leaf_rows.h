@@ -19,7 +19,8 @@ inline void CheckLeafRows(const tree_encoder::LeafEncoder& encoder) {
   constexpr std::int64_t kLargest = 1 << 16;
   if (encoder.num_features() > kLargest || encoder.num_trees() > kLargest) return;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const float values[] = {0, -0.0F, 1, -1, std::nanf(""), kInfinity, -kInfinity, 0.5F, 1e-38F};
+  const float values[] = {0,          -0.0F, 1,      -1,   std::nanf(""), kInfinity,
+                          -kInfinity, 0.5F,  1e-38F, 33.5, 16777216,      -0.5F};
   std::vector<float> x(static_cast<std::size_t>(kRows * encoder.num_features()));
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = values[(i * 7 + i / 9) % std::size(values)];
   const auto num_trees = static_cast<std::size_t>(encoder.num_trees());
@@ -35,6 +36,13 @@ inline void CheckLeafRows(const tree_encoder::LeafEncoder& encoder) {
     }
     if (first.empty()) first = leaves;
     Require(leaves == first, "CPU targets agree");
+    if (!encoder.CheckOrdinals().ok()) return;
+    std::vector<std::uint8_t> ordinals(leaves.size());
+    encoder.EncodeOrdinals(x.data(), kRows, encoder.num_features(), ordinals.data());
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      Require(encoder.leaf_offsets()[static_cast<std::int64_t>(i % num_trees)] + ordinals[i] ==
+                  leaves[i],
+              "an ordinal is the leaf row less its tree's first");
   });
 }
 

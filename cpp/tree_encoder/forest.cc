@@ -37,8 +37,46 @@ class ChildMarker {
   std::vector<bool> leaf_seen_;
 };
 
+Status ValidateSets(const Forest& forest) {
+  const std::vector<std::int32_t>& offsets = forest.set_offsets;
+  if (offsets.empty() || offsets.front() != 0)
+    return DataLoss("forest: set offsets do not start at 0");
+  for (std::size_t set = 0; set + 1 < offsets.size(); ++set)
+    if (offsets[set + 1] < offsets[set] ||
+        std::int64_t{offsets[set + 1]} - offsets[set] > kMaxCategories / 32)
+      return DataLoss("forest: set ", set, " goes from word ", offsets[set], " to ",
+                      offsets[set + 1], "; allowed: 0 to ", kMaxCategories / 32, " words");
+  const std::size_t num_words = forest.set_words.size();
+  if (static_cast<std::size_t>(offsets.back()) != num_words)
+    return DataLoss("forest: set offsets name ", offsets.back(), " words but there are ",
+                    num_words);
+  for (std::size_t set = 0; set + 1 < offsets.size(); ++set)
+    if (offsets[set + 1] > offsets[set] &&
+        forest.set_words[static_cast<std::size_t>(offsets[set + 1]) - 1] == 0)
+      return DataLoss("forest: the last word of set ", set, " is 0");
+  return OkStatus();
+}
+
+Status ValidateSplit(std::int32_t tree, std::int32_t index, const Split& split,
+                     const Forest& forest) {
+  const auto wrong = [&](const auto&... pieces) {
+    return DataLoss("forest: tree ", tree, ", split ", index, ": ", pieces...);
+  };
+  if (split.feature < 0 || split.feature >= forest.num_features)
+    return wrong("feature ", split.feature, " is not one of ", forest.num_features);
+  if (std::isnan(split.threshold)) return wrong("the threshold is NaN");
+  if (split.default_left != 0 && split.default_left != 1)
+    return wrong("default_left is ", split.default_left, "; allowed: 0, 1");
+  if (split.set == kNoSet) return OkStatus();
+  if (split.set < 0 || split.set >= forest.num_sets())
+    return wrong("set ", split.set, " is not one of ", forest.num_sets());
+  if (split.threshold != 0.0F || std::signbit(split.threshold))
+    return wrong("it has a set and the threshold ", split.threshold);
+  return OkStatus();
+}
+
 Status ValidateTree(std::int32_t tree, Span<const Split> splits, std::int32_t num_leaves,
-                    std::int32_t num_features) {
+                    const Forest& forest) {
   if (num_leaves != splits.size() + 1)
     return DataLoss("forest: tree ", tree, " has ", splits.size(), " splits but ", num_leaves,
                     " leaves");
@@ -52,14 +90,7 @@ Status ValidateTree(std::int32_t tree, Span<const Split> splits, std::int32_t nu
     pending.pop_back();
     ++num_reached;
     const Split& split = splits[index];
-    if (split.feature < 0 || split.feature >= num_features)
-      return DataLoss("forest: tree ", tree, ", split ", index, ": feature ", split.feature,
-                      " is not one of ", num_features);
-    if (std::isnan(split.threshold))
-      return DataLoss("forest: tree ", tree, ", split ", index, ": the threshold is NaN");
-    if (split.default_left != 0 && split.default_left != 1)
-      return DataLoss("forest: tree ", tree, ", split ", index, ": default_left is ",
-                      split.default_left, "; allowed: 0, 1");
+    FEEDFAST_RETURN_IF_ERROR(ValidateSplit(tree, index, split, forest));
     for (const std::int32_t child : {split.left, split.right}) {
       if (!marker.Mark(child))
         return DataLoss("forest: tree ", tree, ", split ", index, ": child ", child,
@@ -92,13 +123,14 @@ Status ValidateForest(const Forest& forest) {
                     forest.splits.size());
   if (std::int64_t{forest.split_offsets.back()} + forest.leaf_offsets.back() > kMaxForestNodes)
     return DataLoss("forest: more than ", kMaxForestNodes, " nodes");
+  FEEDFAST_RETURN_IF_ERROR(ValidateSets(forest));
   const Span<const Split> splits = forest.splits;
   for (std::int32_t tree = 0; tree < forest.num_trees(); ++tree) {
     const auto i = static_cast<std::size_t>(tree);
     const std::int32_t begin = forest.split_offsets[i];
     FEEDFAST_RETURN_IF_ERROR(
         ValidateTree(tree, splits.subspan(begin, forest.split_offsets[i + 1] - begin),
-                     forest.leaf_offsets[i + 1] - forest.leaf_offsets[i], forest.num_features));
+                     forest.leaf_offsets[i + 1] - forest.leaf_offsets[i], forest));
   }
   return OkStatus();
 }

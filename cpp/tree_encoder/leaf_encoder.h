@@ -9,6 +9,8 @@
 #include "cpp/common/status.h"
 #include "cpp/tree_encoder/forest.h"
 #include "cpp/tree_encoder/leaf_encoder_kernel.h"
+#include "cpp/tree_encoder/ranked_forest.h"
+#include "cpp/tree_encoder/xgboost_model.h"
 
 namespace feedfast::tree_encoder {
 
@@ -20,7 +22,7 @@ namespace feedfast::tree_encoder {
 class LeafEncoder {
  public:
   // As ReadXgboostModel and ForestFromImage.
-  static StatusOr<LeafEncoder> FromXgboost(Span<const std::uint8_t> model);
+  static StatusOr<LeafEncoder> FromXgboost(Span<const std::uint8_t> model, RoundRange rounds = {});
   static StatusOr<LeafEncoder> FromImage(Span<const std::uint8_t> image);
   std::vector<std::uint8_t> ToImage() const { return ForestToImage(forest_); }
 
@@ -39,14 +41,28 @@ class LeafEncoder {
   void Encode(const float* x, std::int64_t num_rows, std::int64_t x_stride,
               std::int32_t* out) const noexcept;
 
+  // Leaves of a tree that a byte tells apart.
+  static constexpr std::int32_t kMaxOrdinals = 256;
+  // InvalidArgument, naming the first tree, when a tree has more leaves than that.
+  Status CheckOrdinals() const;
+  // out[i, t] = row(t, x[i, :]) - leaf_offsets()[t], else as Encode. Requires CheckOrdinals().
+  void EncodeOrdinals(const float* x, std::int64_t num_rows, std::int64_t x_stride,
+                      std::uint8_t* out) const noexcept;
+
  private:
   explicit LeafEncoder(Forest forest);
+  LeafEncoderArgs Args(const float* x, std::int64_t num_rows, std::int64_t x_stride) const noexcept;
+  RankedLeavesArgs RankedArgs(const float* x, std::int64_t num_rows,
+                              std::int64_t x_stride) const noexcept;
 
   Forest forest_;
   // The kernel's form: the nodes of a tree in breadth-first order, trees one after the other.
   AlignedBuffer<EncoderNode> nodes_;
   AlignedBuffer<std::int32_t> leaf_rows_;
   AlignedBuffer<EncoderTree> trees_;
+  std::int32_t most_leaves_ = 0;  // of one tree
+  bool categorical_ = false;
+  RankedForest ranked_;  // empty where the machine or the forest does not suit it
 };
 
 }  // namespace feedfast::tree_encoder

@@ -9,15 +9,32 @@ namespace {
 constexpr int kLanes = 8;
 constexpr std::int64_t kBlockRows = 64;
 
-inline std::int32_t Next(const EncoderNode& node, const float* row) {
-  const float value = row[node.feature >> 1];
-  const bool less = value < node.threshold;
+template <bool kCategorical>
+inline std::int32_t Next(const LeafEncoderArgs& args, const EncoderNode& node, const float* row) {
+  const float value = row[node.feature >> 2];
+  bool left;
+  if (kCategorical && (node.feature & 2) != 0) {
+    left = !SetHas(args.sets, node.set, value) & (value == value);
+  } else {
+    left = value < node.threshold;
+  }
   const bool missing_left = (value != value) & ((node.feature & 1) != 0);
-  return node.child[static_cast<int>(!(less | missing_left))];
+  return node.child[static_cast<int>(!(left | missing_left))];
+}
+
+inline std::int32_t LeafOf(const LeafEncoderArgs& args, std::int32_t node, std::int64_t,
+                           std::int32_t*) {
+  return args.leaf_rows[node];
+}
+inline std::uint8_t LeafOf(const LeafEncoderArgs& args, std::int32_t node, std::int64_t tree,
+                           std::uint8_t*) {
+  return static_cast<std::uint8_t>(args.leaf_rows[node] - args.leaf_offsets[tree]);
 }
 
 // kLanes rows through one tree.
-void EncodeRowsOfTree(const LeafEncoderArgs& args, std::int64_t tree, std::int64_t first_row) {
+template <bool kCategorical, typename Out>
+void EncodeRowsOfTree(const LeafEncoderArgs& args, std::int64_t tree, std::int64_t first_row,
+                      Out* out) {
   const EncoderNode* const nodes = args.nodes;
   const EncoderTree shape = args.trees[tree];
   const float* const x = args.x + first_row * args.x_stride;
@@ -25,13 +42,16 @@ void EncodeRowsOfTree(const LeafEncoderArgs& args, std::int64_t tree, std::int64
   for (int lane = 0; lane < kLanes; ++lane) at[lane] = shape.root;
   for (std::int32_t level = 0; level < shape.depth; ++level)
     for (int lane = 0; lane < kLanes; ++lane)
-      at[lane] = Next(nodes[at[lane]], x + lane * args.x_stride);
-  std::int32_t* const out = args.out + first_row * args.num_trees + tree;
-  for (int lane = 0; lane < kLanes; ++lane) out[lane * args.num_trees] = args.leaf_rows[at[lane]];
+      at[lane] = Next<kCategorical>(args, nodes[at[lane]], x + lane * args.x_stride);
+  out += first_row * args.num_trees + tree;
+  for (int lane = 0; lane < kLanes; ++lane)
+    out[lane * args.num_trees] = LeafOf(args, at[lane], tree, out);
 }
 
 // One row through kLanes trees; lanes beyond the last tree repeat it.
-void EncodeTreesOfRow(const LeafEncoderArgs& args, std::int64_t first_tree, std::int64_t row) {
+template <bool kCategorical, typename Out>
+void EncodeTreesOfRow(const LeafEncoderArgs& args, std::int64_t first_tree, std::int64_t row,
+                      Out* out) {
   const EncoderNode* const nodes = args.nodes;
   const float* const x = args.x + row * args.x_stride;
   std::int64_t tree[kLanes];
@@ -44,23 +64,34 @@ void EncodeTreesOfRow(const LeafEncoderArgs& args, std::int64_t first_tree, std:
     depth = shape.depth > depth ? shape.depth : depth;
   }
   for (std::int32_t level = 0; level < depth; ++level)
-    for (int lane = 0; lane < kLanes; ++lane) at[lane] = Next(nodes[at[lane]], x);
+    for (int lane = 0; lane < kLanes; ++lane)
+      at[lane] = Next<kCategorical>(args, nodes[at[lane]], x);
   for (int lane = 0; lane < kLanes; ++lane)
-    args.out[row * args.num_trees + tree[lane]] = args.leaf_rows[at[lane]];
+    out[row * args.num_trees + tree[lane]] = LeafOf(args, at[lane], tree[lane], out);
 }
 
-}  // namespace
-
-void EncodeLeaves(const LeafEncoderArgs& args) noexcept {
+template <bool kCategorical, typename Out>
+void Encode(const LeafEncoderArgs& args, Out* out) {
   const std::int64_t whole_rows = args.num_rows - args.num_rows % kLanes;
   for (std::int64_t block = 0; block < whole_rows; block += kBlockRows) {
     const std::int64_t end = block + kBlockRows < whole_rows ? block + kBlockRows : whole_rows;
     for (std::int64_t tree = 0; tree < args.num_trees; ++tree)
-      for (std::int64_t row = block; row < end; row += kLanes) EncodeRowsOfTree(args, tree, row);
+      for (std::int64_t row = block; row < end; row += kLanes)
+        EncodeRowsOfTree<kCategorical>(args, tree, row, out);
   }
   for (std::int64_t row = whole_rows; row < args.num_rows; ++row)
     for (std::int64_t tree = 0; tree < args.num_trees; tree += kLanes)
-      EncodeTreesOfRow(args, tree, row);
+      EncodeTreesOfRow<kCategorical>(args, tree, row, out);
+}
+
+}  // namespace
+
+void EncodeLeaves(const LeafEncoderArgs& args, std::int32_t* out) noexcept {
+  args.categorical ? Encode<true>(args, out) : Encode<false>(args, out);
+}
+
+void EncodeOrdinals(const LeafEncoderArgs& args, std::uint8_t* out) noexcept {
+  args.categorical ? Encode<true>(args, out) : Encode<false>(args, out);
 }
 
 }  // namespace FEEDFAST_TARGET

@@ -16,7 +16,9 @@ inline std::int32_t LeafRow(const Forest& forest, std::size_t tree, const float*
   while (at >= 0) {
     const Split& split = splits[at];
     const float value = row[split.feature];
-    const bool left = std::isnan(value) ? split.default_left == 1 : value < split.threshold;
+    const bool left = std::isnan(value)     ? split.default_left == 1
+                      : split.set != kNoSet ? !SetHas(forest.sets(), split.set, value)
+                                            : value < split.threshold;
     at = left ? split.left : split.right;
   }
   return forest.leaf_offsets[tree] + ~at;

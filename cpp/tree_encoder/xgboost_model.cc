@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -27,6 +28,12 @@ struct RawTree {
   std::vector<std::int64_t> split_indices;
   std::vector<std::int64_t> default_left;
   std::vector<std::int64_t> split_type;
+  // Categorical splits: those of node categories_nodes[i] are `categories` from
+  // categories_segments[i] on, categories_sizes[i] of them.
+  std::vector<std::int64_t> categories;
+  std::vector<std::int64_t> categories_nodes;
+  std::vector<std::int64_t> categories_segments;
+  std::vector<std::int64_t> categories_sizes;
   std::vector<float> split_conditions;
   std::int64_t num_nodes = -1;
   std::int64_t num_deleted = 0;
@@ -36,9 +43,14 @@ struct RawModel {
   std::string booster;
   std::int64_t num_features = -1;
   std::int64_t num_trees = -1;
+  std::int64_t num_parallel_tree = 0;
+  std::int64_t num_class = 0;
+  std::int64_t num_target = 0;
+  std::vector<std::int64_t> iteration_indptr;  // [rounds + 1] into trees; before 2.0: empty
   std::vector<RawTree> trees;
 };
 
+constexpr std::string_view kIterations = "/learner/gradient_booster/model/iteration_indptr";
 constexpr std::string_view kTree = "/learner/gradient_booster/model/trees/*";
 
 // Collects the few fields that are needed while nlohmann's parser runs over the bytes, so that no
@@ -82,6 +94,7 @@ class ModelCollector : public nlohmann::json_sax<Json> {
     in_array_.back() = true;
     integers_ = nullptr;
     floats_ = nullptr;
+    if (path_ == kIterations) integers_ = &model_.iteration_indptr;
     if (model_.trees.empty() || path_.size() <= kTree.size() || path_[kTree.size()] != '/' ||
         path_.compare(0, kTree.size(), kTree) != 0)
       return true;
@@ -92,6 +105,10 @@ class ModelCollector : public nlohmann::json_sax<Json> {
     if (field == "split_indices") integers_ = &tree.split_indices;
     if (field == "default_left") integers_ = &tree.default_left;
     if (field == "split_type") integers_ = &tree.split_type;
+    if (field == "categories") integers_ = &tree.categories;
+    if (field == "categories_nodes") integers_ = &tree.categories_nodes;
+    if (field == "categories_segments") integers_ = &tree.categories_segments;
+    if (field == "categories_sizes") integers_ = &tree.categories_sizes;
     if (field == "split_conditions") floats_ = &tree.split_conditions;
     return true;
   }
@@ -165,10 +182,15 @@ class ModelCollector : public nlohmann::json_sax<Json> {
       model_.booster = value;
       return true;
     }
-    if (path_ == "/learner/learner_model_param" && key_ == "num_feature")
-      return Count(value, &model_.num_features);
-    if (path_ == "/learner/gradient_booster/model/gbtree_model_param" && key_ == "num_trees")
-      return Count(value, &model_.num_trees);
+    if (path_ == "/learner/learner_model_param") {
+      if (key_ == "num_feature") return Count(value, &model_.num_features);
+      if (key_ == "num_class") return Count(value, &model_.num_class);
+      if (key_ == "num_target") return Count(value, &model_.num_target);
+    }
+    if (path_ == "/learner/gradient_booster/model/gbtree_model_param") {
+      if (key_ == "num_trees") return Count(value, &model_.num_trees);
+      if (key_ == "num_parallel_tree") return Count(value, &model_.num_parallel_tree);
+    }
     if (!model_.trees.empty() && path_ == std::string(kTree) + "/tree_param") {
       if (key_ == "num_nodes") return Count(value, &model_.trees.back().num_nodes);
       if (key_ == "num_deleted") return Count(value, &model_.trees.back().num_deleted);
@@ -227,27 +249,103 @@ Status ValidateLengths(std::int64_t tree_index, const RawTree& tree) {
 // A leaf has no left child; the right one of a leaf with a vector of weights is the vector's index.
 bool IsLeaf(const RawTree& tree, std::size_t node) { return tree.left_children[node] == -1; }
 
+bool IsCategorical(const RawTree& tree, std::size_t node) {
+  return !tree.split_type.empty() && tree.split_type[node] == 1;
+}
+
 Status ValidateSplit(std::int64_t tree_index, const RawTree& tree, std::size_t node,
                      std::int64_t num_features) {
-  if (!tree.split_type.empty() && tree.split_type[node] != 0)
-    return InvalidArgument("XGBoost model: tree ", tree_index, ", node ", node, " splits feature ",
-                           tree.split_indices[node],
-                           " by category; only numerical splits can be encoded, so train with this "
-                           "feature as a number or through an embedding");
+  if (!tree.split_type.empty() && tree.split_type[node] != 0 && tree.split_type[node] != 1)
+    return InvalidArgument("XGBoost model: tree ", tree_index, ", node ", node, ": split_type is ",
+                           tree.split_type[node],
+                           "; known: 0 (by a threshold), 1 (by a set of categories)");
   if (tree.split_indices[node] < 0 || tree.split_indices[node] >= num_features)
     return DataLoss("XGBoost model: tree ", tree_index, ", node ", node, ": feature ",
                     tree.split_indices[node], " is not one of ", num_features);
   if (tree.default_left[node] != 0 && tree.default_left[node] != 1)
     return DataLoss("XGBoost model: tree ", tree_index, ", node ", node, ": default_left is ",
                     tree.default_left[node]);
-  if (std::isnan(tree.split_conditions[node]))
+  if (!IsCategorical(tree, node) && std::isnan(tree.split_conditions[node]))
     return DataLoss("XGBoost model: tree ", tree_index, ", node ", node, ": the threshold is NaN");
   return OkStatus();
 }
 
+// The sets of a forest, equal ones once.
+class SetCollector {
+ public:
+  explicit SetCollector(Forest* forest) : forest_(forest) {}
+
+  // Adds the sets of one tree's categorical splits; [nodes] the set of each, kNoSet for the others.
+  Status AddTree(std::int64_t tree_index, const RawTree& tree, std::vector<std::int32_t>* sets) {
+    const auto wrong = [&](const auto&... pieces) {
+      return DataLoss("XGBoost model: tree ", tree_index, ": ", pieces...);
+    };
+    sets->assign(static_cast<std::size_t>(tree.num_nodes), kNoSet);
+    const std::size_t num_splits = tree.categories_nodes.size();
+    if (tree.categories_segments.size() != num_splits || tree.categories_sizes.size() != num_splits)
+      return wrong(num_splits, " categories_nodes, ", tree.categories_segments.size(),
+                   " categories_segments and ", tree.categories_sizes.size(), " categories_sizes");
+    const auto num_categories = static_cast<std::int64_t>(tree.categories.size());
+    std::int64_t num_read = 0;
+    for (std::size_t i = 0; i < num_splits; ++i) {
+      const std::int64_t node = tree.categories_nodes[i];
+      if (node < 0 || node >= tree.num_nodes || (*sets)[static_cast<std::size_t>(node)] != kNoSet)
+        return wrong("categories_nodes[", i, "] = ", node, " is repeated or not a node");
+      const std::int64_t first = tree.categories_segments[i];
+      const std::int64_t size = tree.categories_sizes[i];
+      if (first < 0 || size < 0 || first > num_categories || size > num_categories - first)
+        return wrong("categories ", first, " to ", first, " + ", size, " of node ", node,
+                     " are not among ", num_categories);
+      // Segments follow one another; overlapping ones would make reading quadratic.
+      num_read += size;
+      if (num_read > num_categories)
+        return wrong("categories_sizes exceed ", num_categories, " categories");
+      std::vector<std::int64_t> categories(tree.categories.begin() + first,
+                                           tree.categories.begin() + first + size);
+      std::sort(categories.begin(), categories.end());
+      if (size > 0 && (categories.front() < 0 || categories.back() >= kMaxCategories))
+        return wrong("category ", categories.front() < 0 ? categories.front() : categories.back(),
+                     " of node ", node, " is not in 0 to ", kMaxCategories - 1);
+      const auto [known, added] = known_.try_emplace(std::move(categories), forest_->num_sets());
+      if (added && !Append(known->first))
+        return InvalidArgument("XGBoost model: tree ", tree_index,
+                               ": the sets of categories take more than ", kMaxSetWords * 4,
+                               " bytes as bits; number the categories without gaps");
+      (*sets)[static_cast<std::size_t>(node)] = known->second;
+    }
+    for (std::size_t node = 0; node < sets->size(); ++node)
+      if (!IsLeaf(tree, node) && IsCategorical(tree, node) != ((*sets)[node] != kNoSet))
+        return wrong("node ", node, " has ",
+                     (*sets)[node] == kNoSet ? "no categories" : "categories", " but split_type ",
+                     IsCategorical(tree, node) ? 1 : 0);
+    return OkStatus();
+  }
+
+ private:
+  // Adds the set of ascending `categories`; false when it has no room.
+  bool Append(const std::vector<std::int64_t>& categories) {
+    std::vector<std::uint32_t>& words = forest_->set_words;
+    const std::size_t begin = words.size();
+    const std::size_t size =
+        categories.empty() ? 0 : static_cast<std::size_t>(categories.back() / 32 + 1);
+    if (static_cast<std::int64_t>(begin + size) > kMaxSetWords) return false;
+    words.resize(begin + size);
+    for (const std::int64_t category : categories)
+      words[begin + static_cast<std::size_t>(category / 32)] |= 1U << (category % 32);
+    forest_->set_offsets.push_back(static_cast<std::int32_t>(words.size()));
+    return true;
+  }
+
+  Forest* forest_;
+  std::map<std::vector<std::int64_t>, std::int32_t> known_;  // sets by their categories, ascending
+};
+
 // Appends the nodes reached from the root to `forest`, numbered in the order of their ids.
-Status AppendTree(std::int64_t tree_index, const RawTree& tree, Forest* forest) {
+Status AppendTree(std::int64_t tree_index, const RawTree& tree, SetCollector* collector,
+                  Forest* forest) {
   FEEDFAST_RETURN_IF_ERROR(ValidateLengths(tree_index, tree));
+  std::vector<std::int32_t> sets;
+  FEEDFAST_RETURN_IF_ERROR(collector->AddTree(tree_index, tree, &sets));
   const auto num_nodes = static_cast<std::size_t>(tree.num_nodes);
   constexpr std::int32_t kUnreached = std::numeric_limits<std::int32_t>::min();
   std::vector<std::int32_t> number(num_nodes, kUnreached);
@@ -284,19 +382,43 @@ Status AppendTree(std::int64_t tree_index, const RawTree& tree, Forest* forest) 
   for (std::size_t node = 0; node < num_nodes; ++node) {
     if (number[node] == kUnreached || number[node] < 0) continue;
     forest->splits.push_back({static_cast<std::int32_t>(tree.split_indices[node]),
-                              tree.split_conditions[node],
+                              sets[node] == kNoSet ? tree.split_conditions[node] : 0.0F,
                               static_cast<std::int32_t>(tree.default_left[node]),
                               number[static_cast<std::size_t>(tree.left_children[node])],
-                              number[static_cast<std::size_t>(tree.right_children[node])]});
+                              number[static_cast<std::size_t>(tree.right_children[node])],
+                              sets[node]});
   }
   forest->split_offsets.push_back(forest->split_offsets.back() + num_splits);
   forest->leaf_offsets.push_back(forest->leaf_offsets.back() + num_leaves);
   return OkStatus();
 }
 
+// The trees of `rounds`: [first, second).
+StatusOr<std::pair<std::int64_t, std::int64_t>> TreesOfRounds(const RawModel& raw,
+                                                              RoundRange rounds) {
+  const auto num_trees = static_cast<std::int64_t>(raw.trees.size());
+  if (rounds.begin == 0 && rounds.end == 0) return std::pair(std::int64_t{0}, num_trees);
+  std::vector<std::int64_t> first_tree = raw.iteration_indptr;
+  if (first_tree.empty()) {
+    const std::int64_t per_round = std::max<std::int64_t>(raw.num_parallel_tree, 1) *
+                                   std::max<std::int64_t>({raw.num_class, raw.num_target, 1});
+    for (std::int64_t tree = 0; tree <= num_trees; tree += per_round) first_tree.push_back(tree);
+  }
+  if (first_tree.front() != 0 || first_tree.back() != num_trees ||
+      !std::is_sorted(first_tree.begin(), first_tree.end()))
+    return DataLoss("XGBoost model: its rounds do not divide ", num_trees, " trees");
+  const auto num_rounds = static_cast<std::int64_t>(first_tree.size()) - 1;
+  const std::int64_t end = rounds.end == 0 ? num_rounds : rounds.end;
+  if (rounds.begin < 0 || rounds.begin >= end || end > num_rounds)
+    return InvalidArgument("XGBoost model: rounds ", rounds.begin, " to ", end,
+                           " are not among its ", num_rounds, " rounds");
+  return std::pair(first_tree[static_cast<std::size_t>(rounds.begin)],
+                   first_tree[static_cast<std::size_t>(end)]);
+}
+
 }  // namespace
 
-StatusOr<Forest> ReadXgboostModel(Span<const std::uint8_t> model) {
+StatusOr<Forest> ReadXgboostModel(Span<const std::uint8_t> model, RoundRange rounds) {
   constexpr std::string_view kBinaryMagic = "binf";
   if (model.empty()) return DataLoss("XGBoost model: it is empty");
   if (model.size() >= 4 && std::memcmp(model.data(), kBinaryMagic.data(), kBinaryMagic.size()) == 0)
@@ -320,6 +442,10 @@ StatusOr<Forest> ReadXgboostModel(Span<const std::uint8_t> model) {
   if (raw.num_trees != num_trees)
     return DataLoss("XGBoost model: ", num_trees, " trees but num_trees is ", raw.num_trees);
   if (num_trees == 0) return InvalidArgument("XGBoost model: it has no trees");
+  const StatusOr<std::pair<std::int64_t, std::int64_t>> range = TreesOfRounds(raw, rounds);
+  if (!range.ok()) return range.status();
+  const auto [first_tree, end_tree] = range.value();
+  if (first_tree == end_tree) return InvalidArgument("XGBoost model: these rounds have no trees");
   std::int64_t num_nodes = 0;
   for (const RawTree& tree : raw.trees)
     num_nodes += static_cast<std::int64_t>(tree.left_children.size());
@@ -327,9 +453,10 @@ StatusOr<Forest> ReadXgboostModel(Span<const std::uint8_t> model) {
     return InvalidArgument("XGBoost model: ", num_nodes, " nodes; at most ", kMaxForestNodes);
   Forest forest;
   forest.num_features = static_cast<std::int32_t>(raw.num_features);
-  for (std::int64_t i = 0; i < num_trees; ++i) {
+  SetCollector sets(&forest);
+  for (std::int64_t i = first_tree; i < end_tree; ++i) {
     RawTree& tree = raw.trees[static_cast<std::size_t>(i)];
-    FEEDFAST_RETURN_IF_ERROR(AppendTree(i, tree, &forest));
+    FEEDFAST_RETURN_IF_ERROR(AppendTree(i, tree, &sets, &forest));
     tree = RawTree();
   }
   return forest;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,9 +43,9 @@ class LeafEncoder:
 
     Rows run from 0 to num_leaves - 1 over all trees; there is no OOV row. The row of tree t is
     `leaf_offsets[t]` plus the rank of the leaf's node id among the leaves of t, so rows are
-    XGBoost's `pred_leaf` node ids, renumbered densely. All boosting rounds take part, as in
-    `Booster.predict(pred_leaf=True)`; slice the booster (`booster[: best_iteration + 1]`) to encode
-    fewer. Safe to call from many threads; picklable.
+    XGBoost's `pred_leaf` node ids, renumbered densely. Every tree model of XGBoost has them: random
+    forests, dart, one or several outputs per tree, categorical splits. Safe to call from many
+    threads; picklable.
     """
 
     def __init__(self, core: _core.LeafEncoder) -> None:
@@ -52,29 +53,43 @@ class LeafEncoder:
 
     @classmethod
     def from_xgboost(
-        cls, booster_or_path: Booster | Estimator | str | os.PathLike[str]
+        cls,
+        booster_or_path: Booster | Estimator | str | os.PathLike[str],
+        *,
+        iteration_range: tuple[int, int] | None = None,
     ) -> LeafEncoder:
-        """Read a trained `xgboost.Booster`, or the .json or .ubj file that it saved.
+        """Read a trained `xgboost.Booster` or estimator, or the .json or .ubj file it saved.
 
-        Of a trained estimator such as `xgboost.XGBClassifier` its booster is read.
+        Args:
+            booster_or_path: The model. Categorical splits compare the numbers of categories, as
+                XGBoost does for arrays; what a data frame calls them is not known here.
+            iteration_range: Boosting rounds [begin, end) to encode, with the meaning of
+                `Booster.predict`: (0, 0) is all of them. None does what XGBoost does: all rounds of
+                a booster or file (`Booster.predict(pred_leaf=True)`), those up to the best
+                iteration of an estimator that stopped early (`XGBModel.apply`).
 
         Raises:
             TypeError: It is none of these.
-            ValueError: The model has no trees (gblinear) or categorical splits, which leaf rows
-                cannot represent, or is not a model; the message says which tree and node.
+            ValueError: The model has no trees (gblinear), has not these rounds or is not a model;
+                the message says which tree and node.
             FileNotFoundError: There is no such file.
         """
+        begin, end = (0, 0) if iteration_range is None else iteration_range
         if isinstance(booster_or_path, str | os.PathLike):
-            return cls(_load(_core.LeafEncoder.from_xgboost, Path(booster_or_path)))
+            read = partial(_core.LeafEncoder.from_xgboost, begin=begin, end=end)
+            return cls(_load(read, Path(booster_or_path)))
         booster = booster_or_path
         if isinstance(booster, Estimator):
+            if iteration_range is None:
+                end = getattr(booster, "best_iteration", -1) + 1
             booster = booster.get_booster()
         if not isinstance(booster, Booster):
             raise TypeError(
                 "booster_or_path must be an xgboost.Booster, an estimator with get_booster() or a "
                 f"path; got {type(booster).__name__}"
             )
-        return cls(_core.LeafEncoder.from_xgboost(bytes(booster.save_raw("ubj"))))
+        model = bytes(booster.save_raw("ubj"))
+        return cls(_core.LeafEncoder.from_xgboost(model, begin=begin, end=end))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> LeafEncoder:
@@ -139,6 +154,26 @@ class LeafEncoder:
             ValueError: `x` has not two dimensions or not num_features columns.
         """
         return self._core.encode(as_float32("x", x), threads=threads)
+
+    def ordinals(self, x: ArrayLike, *, threads: int = 1) -> NDArray[np.uint8]:
+        """Leaf of every tree for every row of features, counted within its tree: a byte each.
+
+        The leaf row of tree t is `leaf_offsets[t]` plus its ordinal. A quarter of the bytes of
+        rows, for sending leaves from where features are to where the leaf table is.
+
+        Args:
+            x: [batch, num_features], as for a call.
+            threads: Threads that share the rows.
+
+        Returns:
+            [batch, num_trees] uint8.
+
+        Raises:
+            TypeError: `x` does not hold numbers.
+            ValueError: A tree has more than 256 leaves (the message names it), or `x` is as a call
+                refuses it.
+        """
+        return self._core.ordinals(as_float32("x", x), threads=threads)
 
     def __reduce__(self) -> tuple[Callable[[bytes], LeafEncoder], tuple[bytes]]:
         return type(self).from_bytes, (self.to_bytes(),)

@@ -25,13 +25,17 @@ void Reseal(Bytes& image) {
 TEST(ForestTest, ImageRoundTrips) {
   std::mt19937 rng(kSeed);
   for (int i = 0; i < 20; ++i) {
-    const Forest forest = RandomForest(rng, 1 + i, 1 + i % 7, i % 6);
+    const Forest forest =
+        RandomForest(rng, 1 + i, 1 + i % 7, i % 6, 8, 9, static_cast<unsigned>(i) % 3);
     const Bytes image = ForestToImage(forest);
+    EXPECT_EQ(image[8], forest.num_sets() > 0 ? 2 : 1);  // the version
     const StatusOr<Forest> read = ForestFromImage(image);
     ASSERT_TRUE(read.ok()) << read.status().message();
     EXPECT_EQ(read->num_features, forest.num_features);
     EXPECT_EQ(read->split_offsets, forest.split_offsets);
     EXPECT_EQ(read->leaf_offsets, forest.leaf_offsets);
+    EXPECT_EQ(read->set_offsets, forest.set_offsets);
+    EXPECT_EQ(read->set_words, forest.set_words);
     EXPECT_EQ(ForestToImage(read.value()), image);
   }
 }
@@ -54,6 +58,16 @@ TEST(ForestTest, GoldenImageOfVersion1StaysReadableAndIsWrittenAlike) {
   EXPECT_EQ(ForestToImage(forest.value()), golden);
 }
 
+TEST(ForestTest, GoldenImageOfVersion2StaysReadableAndIsWrittenAlike) {
+  const Bytes golden = ReadTestData("forest_v2.bin");
+  const StatusOr<Forest> forest = ForestFromImage(golden);
+  ASSERT_TRUE(forest.ok()) << forest.status().message();
+  EXPECT_EQ(forest->num_features, 4);
+  EXPECT_EQ(forest->num_trees(), 3);
+  EXPECT_GT(forest->num_sets(), 0);
+  EXPECT_EQ(ForestToImage(forest.value()), golden);
+}
+
 TEST(ForestTest, ForeignTruncatedAndAlteredImagesAreRefused) {
   std::mt19937 rng(kSeed);
   const Bytes image = ForestToImage(RandomForest(rng, 3, 4, 3));
@@ -67,8 +81,8 @@ TEST(ForestTest, ForeignTruncatedAndAlteredImagesAreRefused) {
   foreign[0] = 'X';
   EXPECT_EQ(message_of(foreign), "forest image: it does not start with FFFOREST");
   Bytes newer = image;
-  newer[8] = 2;
-  EXPECT_EQ(message_of(newer), "forest image: version 2 is not readable here; readable: 1");
+  newer[8] = 3;
+  EXPECT_EQ(message_of(newer), "forest image: version 3 is not readable here; readable: 1, 2");
   Bytes altered = image;
   altered.back() ^= 1;
   EXPECT_EQ(message_of(altered), "forest image: the checksum does not match the content");
@@ -81,7 +95,7 @@ TEST(ForestTest, ForeignTruncatedAndAlteredImagesAreRefused) {
 
 TEST(ForestTest, EveryFlippedBitIsRefused) {
   std::mt19937 rng(kSeed);
-  Bytes image = ForestToImage(RandomForest(rng, 3, 4, 3));
+  Bytes image = ForestToImage(RandomForest(rng, 3, 4, 3, 8, 9, 2));
   for (std::size_t bit = 0; bit < 8 * image.size(); ++bit) {
     image[bit / 8] ^= static_cast<std::uint8_t>(1U << bit % 8);
     EXPECT_FALSE(ForestFromImage(image).ok()) << "bit " << bit;
@@ -92,7 +106,8 @@ TEST(ForestTest, EveryFlippedBitIsRefused) {
 TEST(ForestTest, AlteredImagesWithARightChecksumAreValidForestsOrRefused) {
   std::mt19937 rng(kSeed);
   for (int round = 0; round < 20'000; ++round) {
-    Bytes image = ForestToImage(RandomForest(rng, 1 + static_cast<std::int32_t>(rng() % 3), 4, 3));
+    Bytes image = ForestToImage(RandomForest(rng, 1 + static_cast<std::int32_t>(rng() % 3), 4, 3, 8,
+                                             9, static_cast<unsigned>(rng() % 3)));
     for (std::size_t flips = 1 + rng() % 3; flips > 0; --flips) {
       const std::size_t at = 32 + rng() % (image.size() - 32);
       image[at] = rng() % 2 == 0 ? static_cast<std::uint8_t>(rng())
@@ -121,6 +136,8 @@ TEST(ForestTest, EachBrokenRuleIsNamed) {
   sound.split_offsets = {0, 2};
   sound.leaf_offsets = {0, 3};
   sound.splits = {{0, 0.5F, 1, 1, ~2}, {1, 0.25F, 0, ~0, ~1}};
+  sound.set_offsets = {0, 1};
+  sound.set_words = {5};
   ASSERT_TRUE(ValidateForest(sound).ok());
   const Broken cases[] = {
       {"cycle", [](Forest& f) { f.splits[1].left = 0; },
@@ -139,6 +156,20 @@ TEST(ForestTest, EachBrokenRuleIsNamed) {
        "forest: tree 0, split 0: the threshold is NaN"},
       {"default", [](Forest& f) { f.splits[0].default_left = 2; },
        "forest: tree 0, split 0: default_left is 2; allowed: 0, 1"},
+      {"set", [](Forest& f) { f.splits[1].set = 1; },
+       "forest: tree 0, split 1: set 1 is not one of 1"},
+      {"set below", [](Forest& f) { f.splits[1].set = -2; },
+       "forest: tree 0, split 1: set -2 is not one of 1"},
+      {"set and threshold", [](Forest& f) { f.splits[1].set = 0; },
+       "forest: tree 0, split 1: it has a set and the threshold 0.25"},
+      {"set order",
+       [](Forest& f) {
+         f.set_offsets = {0, 2, 1}, f.splits[1].set = 0;
+       },
+       "forest: set 1 goes from word 2 to 1; allowed: 0 to 524288 words"},
+      {"set words", [](Forest& f) { f.set_words.pop_back(); },
+       "forest: set offsets name 1 words but there are 0"},
+      {"set end", [](Forest& f) { f.set_words[0] = 0; }, "forest: the last word of set 0 is 0"},
       {"leaves", [](Forest& f) { f.leaf_offsets[1] = 4; },
        "forest: tree 0 has 2 splits but 4 leaves"},
       {"offsets", [](Forest& f) { f.split_offsets[1] = -1; },

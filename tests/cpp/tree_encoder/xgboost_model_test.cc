@@ -80,6 +80,64 @@ TEST(XgboostModelTest, JsonAndUbjsonOfOneModelGiveTheGoldenImage) {
   }
 }
 
+// kModel with node 0 split by categories 40 and 3, and node 4 by none.
+std::string CategoricalModel() {
+  return Replaced(kModel, "\"split_type\": [0, 0, 0, 0, 0]",
+                  "\"split_type\": [1, 0, 0, 0, 1], \"categories\": [40, 3], "
+                  "\"categories_nodes\": [0, 4], \"categories_segments\": [0, 2], "
+                  "\"categories_sizes\": [2, 0]");
+}
+
+TEST(XgboostModelTest, CategoriesBecomeSets) {
+  const StatusOr<Forest> forest = ReadXgboostModel(AsBytes(CategoricalModel()));
+  ASSERT_TRUE(forest.ok()) << forest.status().message();
+  EXPECT_EQ(forest->set_offsets, (std::vector<std::int32_t>{0, 2, 2}));
+  EXPECT_EQ(forest->set_words, (std::vector<std::uint32_t>{1U << 3, 1U << 8}));
+  EXPECT_EQ(forest->splits[0].set, 0);
+  EXPECT_EQ(forest->splits[0].threshold, 0.0F);
+  EXPECT_EQ(forest->splits[1].set, 1);
+  EXPECT_TRUE(ValidateForest(forest.value()).ok());
+}
+
+TEST(XgboostModelTest, WrongCategoriesAreRefusedByName) {
+  const std::pair<const char*, std::pair<const char*, const char*>> cases[] = {
+      {"[40, 3]", {"[40, -3]", "category -3 of node 0 is not in 0 to 16777215"}},
+      {"[40, 3]", {"[16777216, 3]", "category 16777216 of node 0 is not in 0 to 16777215"}},
+      {"[40, 3]", {"[40]", "categories 0 to 0 + 2 of node 0 are not among 1"}},
+      {"\"categories_sizes\": [2, 0]",
+       {"\"categories_sizes\": [2]",
+        "2 categories_nodes, 2 categories_segments and 1 categories_sizes"}},
+      {"[0, 2]", {"[-1, 2]", "categories -1 to -1 + 2 of node 0 are not among 2"}},
+      {"[0, 4]", {"[0, 0]", "categories_nodes[1] = 0 is repeated or not a node"}},
+      {"[0, 4]", {"[0, 5]", "categories_nodes[1] = 5 is repeated or not a node"}},
+      {"[1, 0, 0, 0, 1]", {"[1, 0, 0, 0, 0]", "node 4 has categories but split_type 0"}},
+  };
+  for (const auto& [from, expected] : cases) {
+    const StatusOr<Forest> forest =
+        ReadXgboostModel(AsBytes(Replaced(CategoricalModel(), from, expected.first)));
+    EXPECT_EQ(forest.status().code(), StatusCode::kDataLoss) << expected.first;
+    EXPECT_EQ(forest.status().message(), std::string("XGBoost model: tree 0: ") + expected.second);
+  }
+}
+
+TEST(XgboostModelTest, RoundsAreThoseOfTheModel) {
+  const Bytes model = ReadTestData("forest_v1.ubj");  // four rounds of one tree
+  const StatusOr<Forest> whole = ReadXgboostModel(model, {0, 0});
+  ASSERT_TRUE(whole.ok());
+  EXPECT_EQ(whole->num_trees(), 4);
+  const StatusOr<Forest> middle = ReadXgboostModel(model, {1, 3});
+  ASSERT_TRUE(middle.ok());
+  EXPECT_EQ(middle->num_trees(), 2);
+  EXPECT_EQ(middle->num_leaves(), whole->leaf_offsets[3] - whole->leaf_offsets[1]);
+  EXPECT_EQ(ReadXgboostModel(model, {1, 0})->num_trees(), 3);
+  for (const RoundRange rounds : {RoundRange{0, 5}, {-1, 2}, {2, 2}, {3, 2}, {4, 0}}) {
+    const Status status = ReadXgboostModel(model, rounds).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find("are not among its 4 rounds"), std::string::npos)
+        << status.message();
+  }
+}
+
 TEST(XgboostModelTest, DartReadsAsItsInnerForest) {
   std::string text = Replaced(kModel, "\"model\": {", "\"gbtree\": {\"model\": {");
   text = Replaced(text, "\"name\": \"gbtree\"",
@@ -102,9 +160,11 @@ TEST(XgboostModelTest, WhatCannotBeReadIsRefusedByName) {
   const Refused cases[] = {
       {"\"gbtree\"\n", "\"gblinear\"\n", kInvalid,
        "XGBoost model: booster gblinear has no trees; use gbtree or dart"},
-      {"\"split_type\": [0", "\"split_type\": [1", kInvalid,
-       "XGBoost model: tree 0, node 0 splits feature 1 by category; only numerical splits can be "
-       "encoded, so train with this feature as a number or through an embedding"},
+      {"\"split_type\": [0", "\"split_type\": [1", kLoss,
+       "XGBoost model: tree 0: node 0 has no categories but split_type 1"},
+      {"\"split_type\": [0", "\"split_type\": [2", kInvalid,
+       "XGBoost model: tree 0, node 0: split_type is 2; known: 0 (by a threshold), 1 (by a set of "
+       "categories)"},
       {"[4, -1, -1, -1, 3]", "[0, -1, -1, -1, 3]", kLoss,
        "XGBoost model: tree 0: node 0 is reached on two ways"},
       {"[4, -1, -1, -1, 3]", "[4, -1, -1, -1, 4]", kLoss,
