@@ -3,7 +3,8 @@
 Each variant has towers of its own. Memory is measured in fresh processes, which score nothing: they
 open, load and read every page. `--only` runs one part:
 
-    open      the time to open and load one variant, beside reading its tensors with safetensors
+    open      the time to open and load one variant, beside reading its tensors with safetensors;
+              and to open a table of 5 GiB, beside nothing but mapping its files
     memory    PSS of ten variants in one process beside one, and of two processes beside one
     verify    full verification beside hashing the same bytes in memory
     push      a push to an empty store beside copying its files, and of a change of one block
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +47,8 @@ CONFIG = RankerConfig(
 MEMORY_TARGET = 1.1
 # Mapping takes no time that grows with a table; reading does.
 OPEN_TARGET = 0.1
+# The manifest, sizes and headers beside the mapping.
+MAP_TARGET = 4.0
 # The digest and little else.
 VERIFY_TARGET = 1.25
 
@@ -137,6 +142,32 @@ def _open(store: ModelStore, folder: Path, options: BenchOptions) -> Iterator[Be
             repeats=5 if options.quick else 15,
             percentile=percentile,
         )
+    yield _open_big(ModelStore(folder / "big"), rows=(1 if options.quick else 20) << 20)
+
+
+def _open_big(store: ModelStore, *, rows: int) -> BenchRow:
+    with store.writer("big") as writer:
+        writer.add_table("table", np.zeros((rows, 64), np.float32))  # its blocks are one blob
+        writer.publish()
+    paths = store.open("big").section_paths("table")
+
+    def map_files() -> list[mmap.mmap]:
+        mapped = []
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY)
+            mapped.append(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+            os.close(descriptor)
+        return mapped
+
+    return compare(
+        f"store/bytes={rows * 256}/blocks={len(paths)}/open",
+        lambda: store.open("big"),
+        map_files,
+        peer_name="mmap of each block",
+        unit="ms",
+        target=MAP_TARGET,
+        repeats=25,
+    )
 
 
 def _memory(store: ModelStore, folder: Path, options: BenchOptions) -> Iterator[BenchRow]:

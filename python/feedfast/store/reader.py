@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.store import tensor_file
-from feedfast.store.blobs import blob_path, blob_problem
+from feedfast.store.blobs import BLOBS, blob_path, open_blob
 from feedfast.store.layouts import row_layout, view_rows
 from feedfast.store.locks import FileLock
 from feedfast.store.manifest import BlobRef, Kind, Manifest, Section
 from feedfast.store.tensor_file import TensorHeader
 from feedfast.store.verification import Verification
-from feedfast.store.writer import ROWS, TENSOR_ALIGN
+from feedfast.store.writer import ROWS, TABLE_ALIGN, TENSOR_ALIGN
 
 Verify = Literal["header", "background", "full"]
 VERIFY: tuple[Verify, ...] = get_args(Verify)
@@ -49,19 +49,21 @@ class OpenedModel:
         self.manifest = manifest
         self._lock = lock  # of the version, against its removal
         self._root = root
+        self._blobs = os.fsencode(root / BLOBS)
         self.where = f"{root}: model {manifest.model!r} version {manifest.version}"
         self._arrays: dict[str, NDArray[Any] | dict[str, NDArray[Any]]] = {}
         self._verification = Verification(root, manifest, self.where)
         if verify == "full":
             self._verification.run()
             self._verification.wait(0)
+        # Full blocks of a table have the same header, byte for byte.
+        self._headers: dict[tuple[bytes, int], TensorHeader] = {}
         for section in manifest.sections.values():
-            for blob in section.blobs:
-                self._check_size(section, blob)
             try:
                 self._arrays[section.name] = self._map(section)
             except ValueError as error:
                 raise ValueError(f"{self.where}: section {section.name!r}: {error}") from None
+        self._headers.clear()
         if verify == "background":
             self._verification.start()
             weakref.finalize(self, self._verification.stop)
@@ -178,18 +180,29 @@ class OpenedModel:
     def _path(self, blob: BlobRef) -> Path:
         return blob_path(self._root, blob)
 
-    def _check_size(self, section: Section, blob: BlobRef) -> None:
-        problem = blob_problem(self._root, blob, full=False)
-        if problem is not None:
-            raise ValueError(
-                f"{self.where}: section {section.name!r}: blob {blob.sha256} {problem}"
-            )
+    def _file(self, blob: BlobRef) -> bytes:
+        """As `_path`; a big table has hundreds of blobs, and paths take their time."""
+        return b"%b/%b" % (self._blobs, blob.sha256.encode())
+
+    def _open(self, blob: BlobRef) -> int:
+        try:
+            return open_blob(self._file(blob), blob)
+        except ValueError as error:
+            raise ValueError(f"blob {blob.sha256} {error}") from None
 
     def _header(self, blob: BlobRef) -> TensorHeader:
-        with self._path(blob).open("rb") as file:
-            head = file.read(8)
-            length = min(int.from_bytes(head, "little"), tensor_file.MAX_HEADER_BYTES)
-            head += file.read(length)
+        """The header of a safetensors file of the right size."""
+        descriptor = self._open(blob)
+        try:
+            head = os.pread(descriptor, TABLE_ALIGN, 0)
+            length = int.from_bytes(head[:8], "little")
+            needed = 8 + min(length, tensor_file.MAX_HEADER_BYTES)
+            head = head[:needed] if needed <= len(head) else os.pread(descriptor, needed, 0)
+        finally:
+            os.close(descriptor)
+        known = self._headers.get((head, blob.num_bytes))
+        if known is not None:
+            return known
         try:
             header = tensor_file.parse_header(head, blob.num_bytes)
         except ValueError as error:
@@ -199,16 +212,19 @@ class OpenedModel:
                 f"blob {blob.sha256}: data start at byte {header.data_start}, "
                 f"which is not a multiple of {TENSOR_ALIGN}"
             )
+        self._headers[head, blob.num_bytes] = header
         return header
 
     def _map(self, section: Section) -> NDArray[Any] | dict[str, NDArray[Any]]:
         if section.kind == "table":
             return self._map_table(section)
         (blob,) = section.blobs
-        file = _core.map_blocks([(os.fsencode(self._path(blob)), 0, blob.num_bytes)])
-        if section.kind == "image":
+        header = self._header(blob) if section.kind == "tensors" else None
+        if header is None:
+            os.close(self._open(blob))
+        file = _core.map_blocks([(self._file(blob), 0, blob.num_bytes)])
+        if header is None:
             return file
-        header = self._header(blob)
         return {name: tensor_file.view_tensor(file, header, name) for name in header.tensors}
 
     def _map_table(self, section: Section) -> NDArray[Any]:
@@ -225,6 +241,6 @@ class OpenedModel:
                     f"blob {blob.sha256} has shape {spec.shape}; "
                     f"the manifest says {(blob.num_rows, columns)}"
                 )
-            blocks.append((os.fsencode(self._path(blob)), header.data_start, spec.end))
+            blocks.append((self._file(blob), header.data_start, spec.end))
         rows = _core.map_blocks(blocks)
         return rows.view(dtype).reshape(section.shape[0], columns)
