@@ -147,7 +147,7 @@ def test_artifact_parts_must_fit(artifact: RankerArtifact) -> None:
     ("precision", "message"),
     [
         ("int2", "precision of tables must be one of fp32, fp16, bf16, int8, int4; got 'int2'"),
-        ({"passive/0": "int4"}, "precision of passive/0 must be one of fp32; got"),
+        ({"passive/0": "int4"}, "precision of passive/0 must be one of fp32, bf16, int8; got"),
         ({"passive/9": "fp32"}, "'passive/9' is no table or layer; allowed: tables, layers, mem"),
     ],
 )
@@ -160,13 +160,13 @@ def test_precision_is_checked(
 
 
 def test_precisions_of_single_sections_go_before_those_of_all() -> None:
-    wanted = parse_precisions(["int8,layers=fp32", "leaf_table=fp16, passive/0=fp32"])
+    wanted = parse_precisions(["int8,layers=bf16", "leaf_table=fp16, passive/0=fp32"])
     assert resolve_precisions(wanted, ["passive/0", "passive/1"]) == {
         "member_table": "int8",
         "hashtag_table": "int8",
         "leaf_table": "fp16",
         "passive/0": "fp32",
-        "passive/1": "fp32",
+        "passive/1": "bf16",
     }
     assert set(resolve_precisions({}, ["a/0"]).values()) == {"fp32"}
 
@@ -189,6 +189,33 @@ def test_tables_of_every_precision_score(
     want = Scorer.open(tmp_path, "whole").score(request).probabilities
     got = Scorer.open(tmp_path, "small").score(request).probabilities
     assert 0.0 < np.abs(got - want).max() < tolerance
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("bf16", 2e-2), ("int8", 5e-2), ("mixed", 5e-2)]
+)
+@pytest.mark.parametrize("gate", ["hidden", "low_rank", "input", None])
+def test_layers_of_every_precision_score(
+    tmp_path: Path, gate: str | None, precision: str, tolerance: float
+) -> None:
+    ranker = synthetic_ranker(SEED, num_members=60, gates={"passive": gate, "active": "hidden"})
+    wanted = {"layers": precision}
+    if precision == "mixed":
+        wanted = {"passive/0": "int8", "passive/1": "bf16", "active/2": "int8"}
+    store = ModelStore(tmp_path)
+    publish_ranker(store, "whole", ranker)
+    publish_ranker(store, "small", ranker, precision=wanted)
+    opened = {name: store.open(name) for name in ("whole", "small")}
+    assert [opened[n].description["ranker_version"] for n in ("whole", "small")] == [1, 2]
+    request = random_request(np.random.default_rng(SEED), ranker, 100)
+    want = Scorer.open(tmp_path, "whole").score(request).probabilities
+    small = Scorer.open(tmp_path, "small")
+    got = small.score(request).probabilities
+    # Weights of int8 are within 1/254 of a column's largest, of bf16 within 1/256 of themselves.
+    assert 0.0 < np.abs(got - want).max() < tolerance
+    np.testing.assert_array_equal(
+        small.with_options(mini_batch=7).score(request).probabilities, got
+    )
 
 
 def test_a_table_beyond_a_precision_is_named(tmp_path: Path, artifact: RankerArtifact) -> None:
@@ -215,8 +242,23 @@ def test_variants_share_the_blobs_of_equal_sections(
 def test_description_round_trip(artifact: RankerArtifact) -> None:
     value = artifact.description.to_json()
     assert RankerDescription.from_json(value) == artifact.description
-    with pytest.raises(ValueError, match="ranker_version 2 is unknown; this build reads 1"):
-        RankerDescription.from_json({**value, "ranker_version": 2})
+    assert value["ranker_version"] == 1
+    for version in (3, "1", True, None):
+        with pytest.raises(ValueError, match="is unknown; this build reads 1, 2"):
+            RankerDescription.from_json({**value, "ranker_version": version})
+    first, *others = artifact.towers["passive"]
+    towers = {**artifact.towers, "passive": [first.to("int8"), *others]}
+    smaller = dataclasses.replace(artifact, towers=towers).description
+    value = smaller.to_json()
+    assert value["ranker_version"] == 2
+    assert [layer["precision"] for layer in value["towers"][0]["layers"]] == [
+        "int8",
+        "fp32",
+        "fp32",
+    ]
+    assert RankerDescription.from_json(value) == smaller
+    with pytest.raises(ValueError, match="do not fit together"):
+        RankerDescription.from_json({**value, "ranker_version": 1})
 
 
 def mutated(value: Any, rng: np.random.Generator) -> Any:
@@ -251,7 +293,8 @@ def test_any_description_is_read_or_refused(artifact: RankerArtifact) -> None:
 def test_damaged_sections_never_crash_a_scorer(tmp_path: Path, artifact: RankerArtifact) -> None:
     """Header verification accepts altered weights; whatever it accepts can be scored."""
     store = ModelStore(tmp_path)
-    publish_ranker(store, "feed", artifact)
+    precision = {"passive/0": "int8", "active/0": "bf16", "member_table": "int4"}
+    publish_ranker(store, "feed", artifact, precision=precision)
     rng = np.random.default_rng(SEED)
     request = random_request(rng, artifact, 20)
     opened = 0

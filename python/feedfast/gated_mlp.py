@@ -334,6 +334,11 @@ class GatedMLP:
         """Bytes of the packed weights, scales and biases; the layers' own arrays come on top."""
         return self._native.nbytes
 
+    @property
+    def native(self) -> _core.GatedMlp:
+        """The stack as the scorer takes it."""
+        return self._native
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._layers, self.num_shared)
 

@@ -5,6 +5,7 @@ The sections and the description are specified in docs/formats/model_store.md.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from feedfast import _core
 from feedfast.calibration import Calibrator, calibrators_from_tensors, calibrators_to_tensors
 from feedfast.config import HistoryConfig
-from feedfast.gated_mlp import GatedLayer
+from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Utility
 from feedfast.quantize import RangeMethod
@@ -109,7 +110,10 @@ class RankerArtifact:
             layout=self.layout,
             utility=self.utility,
             towers={
-                tower: tuple(LayerDescription(x.gate or "none", x.activation) for x in layers)
+                tower: tuple(
+                    LayerDescription(x.gate or "none", x.activation, x.precision or "fp32")
+                    for x in layers
+                )
                 for tower, layers in self.towers.items()
             },
             random_effects_version=(
@@ -252,12 +256,21 @@ class RankerEncoder:
             table: NDArray[Any] = getattr(self._artifact, section)
             rows, dim = table.shape
             return int(rows) * row_layout(LAYOUT_OF[precision]).row_bytes(dim)
-        return sum(a.nbytes for a in _layer_tensors(self._layer(section)).values())
+        return self._layer(section, precision).nbytes
 
     def publish(self, store: ModelStore, name: str, precision: str | Mapping[str, str]) -> str:
         """As `publish_ranker`."""
-        artifact = self._artifact
         precisions = resolve_precisions(precision, self.layers)
+        artifact = dataclasses.replace(
+            self._artifact,
+            towers={
+                tower: [
+                    self._layer(f"{tower}/{index}", precisions[f"{tower}/{index}"])
+                    for index in range(len(layers))
+                ]
+                for tower, layers in self._artifact.towers.items()
+            },
+        )
         writer = store.writer(name)
         for section in VOCABULARIES:
             writer.add_image(section, self._vocabulary_image(section), layout=VOCABULARY)
@@ -274,9 +287,10 @@ class RankerEncoder:
         writer.add_tensors(
             "towers",
             {
-                f"{layer}/{key}": tensor
-                for layer in self.layers
-                for key, tensor in _layer_tensors(self._layer(layer)).items()
+                f"{tower}/{index}/{key}": tensor
+                for tower, layers in artifact.towers.items()
+                for index, layer in enumerate(layers)
+                for key, tensor in layer.arrays().items()
             },
         )
         writer.add_tensors("calibrators", calibrators_to_tensors(artifact.calibrators))
@@ -303,9 +317,14 @@ class RankerEncoder:
                 raise ValueError(f"{section} in {precision}: {error}") from None
         return self._tables[key]
 
-    def _layer(self, name: str) -> GatedLayer:
+    def _layer(self, name: str, precision: Precision) -> GatedLayer:
         tower, _, index = name.rpartition("/")
-        return self._artifact.towers[tower][int(index)]
+        layer = self._artifact.towers[tower][int(index)]
+        try:
+            # fp32 leaves a layer that came in another precision as it is.
+            return layer if precision == "fp32" else layer.to(precision)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"{name} in {precision}: {error}") from None
 
     def _vocabulary_image(self, section: str) -> bytes:
         if section not in self._images:
@@ -377,12 +396,10 @@ def _open_native(
         inv_std=_floats(normalizer, "inv_std", 1),
         towers=[
             (
-                _core.GatedMlp(
-                    [
-                        _native_layer(weights, f"{tower}/{index}", layer)
-                        for index, layer in enumerate(layers)
-                    ]
-                ),
+                GatedMLP(
+                    _read_layers(weights, tower, layers),
+                    num_shared=description.layout.num_viewer_inputs,
+                ).native,
                 [objectives.index(objective) for objective in outputs[tower]],
             )
             for tower, layers in description.towers.items()
@@ -403,31 +420,31 @@ def _open_native(
     )
 
 
-def _native_layer(
-    tensors: Mapping[str, NDArray[Any]], prefix: str, layer: LayerDescription
-) -> _core.GatedLayer:
-    gated = layer.gate != "none"
-    low_rank = f"{prefix}/gate_down" in tensors
-    return _core.GatedLayer(
-        _floats(tensors, f"{prefix}/weight", 2),
-        _floats(tensors, f"{prefix}/bias", 1),
-        gate_down=_floats(tensors, f"{prefix}/gate_down", 2) if low_rank else None,
-        gate_weight=_floats(tensors, f"{prefix}/gate_weight", 2) if gated else None,
-        gate_bias=_floats(tensors, f"{prefix}/gate_bias", 1) if gated else None,
-        gate=layer.gate,
-        activation=layer.activation,
-    )
-
-
-def _layer_tensors(layer: GatedLayer) -> dict[str, NDArray[np.float32]]:
-    tensors = {"weight": layer.weight, "bias": layer.bias}
-    if layer.gate_weight is not None and layer.gate_bias is not None:
-        if isinstance(layer.gate_weight, tuple):
-            tensors["gate_down"], tensors["gate_weight"] = layer.gate_weight
-        else:
-            tensors["gate_weight"] = layer.gate_weight
-        tensors["gate_bias"] = layer.gate_bias
-    return tensors
+def _read_layers(
+    tensors: Mapping[str, NDArray[Any]], tower: str, layers: Sequence[LayerDescription]
+) -> list[GatedLayer]:
+    read = []
+    for index, layer in enumerate(layers):
+        prefix = f"{tower}/{index}/"
+        arrays = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        try:
+            read.append(
+                GatedLayer.from_arrays(
+                    arrays,
+                    gate=None if layer.gate == "none" else layer.gate,  # type: ignore[arg-type]
+                    activation=layer.activation,  # type: ignore[arg-type]
+                    precision=layer.precision,  # type: ignore[arg-type]
+                )
+            )
+        except KeyError as error:
+            raise ValueError(f"section 'towers': {prefix}{error.args[0]} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"section 'towers': {prefix[:-1]}: {error}") from None
+    return read
 
 
 def _floats(tensors: Mapping[str, NDArray[Any]], name: str, rank: int) -> NDArray[np.float32]:

@@ -11,23 +11,30 @@ from feedfast.config import HistoryConfig
 from feedfast.input_layout import InputBlock, InputLayout
 from feedfast.objectives import Objective, Utility
 
-# `kind` and `ranker_version` of the description.
+# `kind` and `ranker_version` of the description. The lowest version that has everything a ranker
+# uses is written: 2 adds precisions of layers and the cross network.
 KIND = "ranker"
-VERSION = 1
+VERSIONS = (1, 2)
 
 GATES = ("none", "hidden", "input")
 ACTIVATIONS = ("linear", "relu")
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
 class LayerDescription:
-    """Gate and activation of one layer, by the names of `GATES` and `ACTIVATIONS`."""
+    """One layer by the names of `GATES`, `ACTIVATIONS` and `PRECISIONS`."""
 
     gate: str
     activation: str
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("gate", GATES), ("activation", ACTIVATIONS)):
+        for name, allowed in (
+            ("gate", GATES),
+            ("activation", ACTIVATIONS),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"layer: {name} {getattr(self, name)!r} is unknown; "
@@ -60,9 +67,15 @@ class RankerDescription:
     def to_json(self) -> dict[str, Any]:
         """JSON values for `Manifest.description`."""
         objectives_of = tower_objectives(self.utility)
+        version = self._version
+
+        def layer_to_json(layer: LayerDescription) -> dict[str, Any]:
+            value = {"gate": layer.gate, "activation": layer.activation}
+            return value if version == 1 else value | {"precision": layer.precision}
+
         return {
             "kind": KIND,
-            "ranker_version": VERSION,
+            "ranker_version": version,
             "shared_names": list(self.shared_names),
             "dense_names": list(self.dense_names),
             "history": dataclasses.asdict(self.history),
@@ -79,14 +92,17 @@ class RankerDescription:
                 {
                     "name": tower,
                     "objectives": objectives_of[tower],
-                    "layers": [
-                        {"gate": layer.gate, "activation": layer.activation} for layer in layers
-                    ],
+                    "layers": list(map(layer_to_json, layers)),
                 }
                 for tower, layers in self.towers.items()
             ],
             "random_effects_version": self.random_effects_version,
         }
+
+    @property
+    def _version(self) -> int:
+        layers = [layer for tower in self.towers.values() for layer in tower]
+        return 1 if all(layer.precision == "fp32" for layer in layers) else 2
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> RankerDescription:
@@ -98,10 +114,11 @@ class RankerDescription:
         """
         if value.get("kind") != KIND:
             raise ValueError(f"description: kind {value.get('kind')!r} is not {KIND!r}")
-        if value.get("ranker_version") != VERSION:
+        version = value.get("ranker_version")
+        if type(version) is not int or version not in VERSIONS:
             raise ValueError(
-                f"description: ranker_version {value.get('ranker_version')!r} is unknown; "
-                f"this build reads {VERSION}"
+                f"description: ranker_version {version!r} is unknown; "
+                f"this build reads {', '.join(map(str, VERSIONS))}"
             )
         try:
             description = _from_json(value)
@@ -168,7 +185,11 @@ def _from_json(value: Mapping[str, Any]) -> RankerDescription:
         ),
         towers={
             _text(tower["name"]): tuple(
-                LayerDescription(_text(layer["gate"]), _text(layer["activation"]))
+                LayerDescription(
+                    _text(layer["gate"]),
+                    _text(layer["activation"]),
+                    _text(layer.get("precision", "fp32")),
+                )
                 for layer in tower["layers"]
             )
             for tower in value["towers"]

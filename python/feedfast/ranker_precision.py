@@ -9,7 +9,7 @@ from feedfast.quantize import RangeMethod
 from feedfast.store import Layout
 
 TablePrecision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
-LayerPrecision = Literal["fp32"]
+LayerPrecision = Literal["fp32", "bf16", "int8"]
 Precision = TablePrecision
 """Of any section; layers have fewer."""
 

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         metavar="[NAME=]PRECISION",
-        help="fp32, fp16, bf16, int8 or int4 for all tables, or for one such as member_table; "
-        "repeatable, or with commas",
+        help="fp32, fp16, bf16, int8 or int4 for all tables, or for NAME: tables, layers (fp32, "
+        "bf16, int8), or one of them such as member_table or passive/0; repeatable, or with commas",
     )
     parser.add_argument(
         "--range",
