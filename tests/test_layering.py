@@ -34,7 +34,7 @@ NUMPY = {
         "metrics",
     ),
     *("input_layout", "ranker_artifact", "ranker_description", "request", "request_columns"),
-    *("ranker_precision", "precision_search"),
+    *("ranker_precision", "ranker_balance", "precision_search"),
     *("synthetic_ranker", "latency_plan"),
     *("ranker_prune", "process_memory", "memory_plan"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),

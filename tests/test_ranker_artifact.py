@@ -12,6 +12,7 @@ from feedfast.calibration import Calibrator, calibrators_from_tensors, calibrato
 from feedfast.input_layout import InputLayout
 from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import RankerArtifact, publish_ranker
+from feedfast.ranker_balance import balance_inputs
 from feedfast.ranker_description import RankerDescription
 from feedfast.ranker_precision import TABLES, parse_precisions, resolve_precisions
 from feedfast.scorer import Scorer
@@ -216,6 +217,27 @@ def test_layers_of_every_precision_score(
     np.testing.assert_array_equal(
         small.with_options(mini_batch=7).score(request).probabilities, got
     )
+
+
+@pytest.mark.parametrize("gate", ["hidden", "low_rank", "input"])
+def test_balancing_changes_no_bit_in_fp32_and_saves_int8(tmp_path: Path, gate: str) -> None:
+    ranker = synthetic_ranker(SEED, num_members=60, gates={"passive": gate, "active": "input"})
+    small = 2.0**-7
+    tables = {name: getattr(ranker, name) * np.float32(small) for name in TABLES}
+    ranker = dataclasses.replace(ranker, **tables)
+    balanced = balance_inputs(ranker)
+    assert balanced.leaf_table[0, 0] / ranker.leaf_table[0, 0] in (4.0, 8.0, 16.0)
+    store = ModelStore(tmp_path)
+    request = random_request(np.random.default_rng(SEED), ranker, 100)
+    for name, artifact in (("plain", ranker), ("balanced", balanced)):
+        publish_ranker(store, name, artifact)
+    want = Scorer.open(tmp_path, "plain").score(request).probabilities
+    got = Scorer.open(tmp_path, "balanced").score(request).probabilities
+    np.testing.assert_array_equal(got, want)
+    publish_ranker(store, "int8", ranker, precision={"passive/0": "int8", "active/0": "int8"})
+    member_table = store.open("int8").table("member_table")
+    np.testing.assert_array_equal(member_table, balanced.member_table)
+    assert balance_inputs(synthetic_ranker(1, num_members=9)).layout.num_inputs > 0
 
 
 def test_a_table_beyond_a_precision_is_named(tmp_path: Path, artifact: RankerArtifact) -> None:

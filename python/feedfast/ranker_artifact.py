@@ -6,6 +6,7 @@ The sections and the description are specified in docs/formats/model_store.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from feedfast.input_layout import InputLayout
 from feedfast.objectives import Utility
 from feedfast.quantize import RangeMethod
 from feedfast.random_effects import RandomEffects
+from feedfast.ranker_balance import balance_inputs
 from feedfast.ranker_description import LayerDescription, RankerDescription, tower_objectives
 from feedfast.ranker_precision import (
     LAYER_PRECISIONS,
@@ -217,7 +219,10 @@ def publish_ranker(
 
 
 class RankerEncoder:
-    """The sections of a ranker in any precision, each encoded once and kept."""
+    """The sections of a ranker in any precision, each encoded once and kept.
+
+    A model with an int8 first layer is balanced first, see `ranker_balance.balance_inputs`.
+    """
 
     def __init__(
         self,
@@ -231,7 +236,7 @@ class RankerEncoder:
         self._range_method = range_method
         self._threads = threads
         self._images: dict[str, bytes] = {}
-        self._tables: dict[tuple[str, TablePrecision], NDArray[Any]] = {}
+        self._tables: dict[tuple[str, TablePrecision, bool], NDArray[Any]] = {}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -256,19 +261,26 @@ class RankerEncoder:
             table: NDArray[Any] = getattr(self._artifact, section)
             rows, dim = table.shape
             return int(rows) * row_layout(LAYOUT_OF[precision]).row_bytes(dim)
-        return self._layer(section, precision).nbytes
+        tower, _, index = section.rpartition("/")
+        return _convert(self._artifact.towers[tower][int(index)], section, precision).nbytes
 
     def publish(self, store: ModelStore, name: str, precision: str | Mapping[str, str]) -> str:
         """As `publish_ranker`."""
         precisions = resolve_precisions(precision, self.layers)
+        source = self._artifact
+        if any(
+            precisions[f"{tower}/0"] == "int8" and layers[0].precision == "fp32"
+            for tower, layers in source.towers.items()
+        ):
+            source = self._balanced
         artifact = dataclasses.replace(
-            self._artifact,
+            source,
             towers={
                 tower: [
-                    self._layer(f"{tower}/{index}", precisions[f"{tower}/{index}"])
-                    for index in range(len(layers))
+                    _convert(layer, f"{tower}/{index}", precisions[f"{tower}/{index}"])
+                    for index, layer in enumerate(layers)
                 ]
-                for tower, layers in self._artifact.towers.items()
+                for tower, layers in source.towers.items()
             },
         )
         writer = store.writer(name)
@@ -278,7 +290,7 @@ class RankerEncoder:
             table: NDArray[Any] = getattr(artifact, section)
             writer.add_table(
                 section,
-                self._table(section, precisions[section]),
+                self._table(artifact, section, precisions[section]),
                 layout=LAYOUT_OF[precisions[section]],
                 dim=table.shape[1],
             )
@@ -303,12 +315,19 @@ class RankerEncoder:
             writer.add_image("random_effects_vocabulary", image, layout=VOCABULARY)
         return writer.publish(artifact.description.to_json())
 
-    def _table(self, section: str, precision: TablePrecision) -> NDArray[Any]:
-        key = (section, precision)
+    @functools.cached_property
+    def _balanced(self) -> RankerArtifact:
+        return balance_inputs(self._artifact)
+
+    def _table(
+        self, artifact: RankerArtifact, section: str, precision: TablePrecision
+    ) -> NDArray[Any]:
+        table: NDArray[np.float32] = getattr(artifact, section)
+        key = (section, precision, table is getattr(self._artifact, section))
         if key not in self._tables:
             try:
                 self._tables[key] = encode_table(
-                    getattr(self._artifact, section),
+                    table,
                     LAYOUT_OF[precision],
                     method=self._range_method or range_method_of(precision),
                     threads=self._threads,
@@ -317,19 +336,18 @@ class RankerEncoder:
                 raise ValueError(f"{section} in {precision}: {error}") from None
         return self._tables[key]
 
-    def _layer(self, name: str, precision: Precision) -> GatedLayer:
-        tower, _, index = name.rpartition("/")
-        layer = self._artifact.towers[tower][int(index)]
-        try:
-            # fp32 leaves a layer that came in another precision as it is.
-            return layer if precision == "fp32" else layer.to(precision)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ValueError(f"{name} in {precision}: {error}") from None
-
     def _vocabulary_image(self, section: str) -> bytes:
         if section not in self._images:
             self._images[section] = _vocabulary_image(getattr(self._artifact, section))
         return self._images[section]
+
+
+def _convert(layer: GatedLayer, name: str, precision: Precision) -> GatedLayer:
+    """The layer in a precision; fp32 leaves one that came in another as it is."""
+    try:
+        return layer if precision == "fp32" else layer.to(precision)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{name} in {precision}: {error}") from None
 
 
 def open_ranker(

@@ -152,14 +152,15 @@ def _print_choice(
         for m in choice.measurements
     ]
     console.table("measured, all other sections in fp32", COLUMNS, measured)
-    alone = {(m.section, m.precision): m.delta for m in choice.measurements}
+    alone = {(section, "fp32"): 0.0 for section in choice.precisions}
+    alone |= {(m.section, m.precision): m.delta for m in choice.measurements}
     rows: list[tuple[object, ...]] = []
     total = 0
     for section, precision in choice.precisions.items():
         num_bytes = encoder.num_bytes(section, precision)  # type: ignore[arg-type]
         total += num_bytes
         share = 100.0 * num_bytes / full[section]
-        rows.append((section, precision, num_bytes, share, alone.get((section, precision), 0.0)))
+        rows.append((section, precision, num_bytes, share, alone.get((section, precision))))
     everything = sum(full.values())
     rows.append(("all together", "", total, 100.0 * total / everything, choice.delta))
     console.table(
