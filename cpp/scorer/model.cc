@@ -34,6 +34,10 @@ Status ValidateTowers(const Model& model) {
     if (tower.mlp->num_inputs() != inputs)
       return InvalidArgument("towers[", t, "] has ", tower.mlp->num_inputs(),
                              " inputs; the input vector has ", inputs);
+    if (!tower.mlp->AcceptsShared(model.num_viewer_inputs()))
+      return InvalidArgument("towers[", t, "] was made for ", tower.mlp->num_shared(),
+                             " inputs that candidates share; the viewer has ",
+                             model.num_viewer_inputs());
     if (tower.mlp->num_outputs() != static_cast<std::int64_t>(tower.objectives.size()))
       return InvalidArgument("towers[", t, "] has ", tower.mlp->num_outputs(), " outputs and ",
                              tower.objectives.size(), " objectives");

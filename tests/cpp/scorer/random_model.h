@@ -1,6 +1,8 @@
 #ifndef FEEDFAST_TESTS_CPP_SCORER_RANDOM_MODEL_H_
 #define FEEDFAST_TESTS_CPP_SCORER_RANDOM_MODEL_H_
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -22,7 +24,9 @@ namespace feedfast::scorer {
 // A ranker with random weights and everything it views.
 class RandomModel {
  public:
-  explicit RandomModel(unsigned seed, bool with_effects = true)
+  // `precision` is that of the towers but for their heads.
+  explicit RandomModel(unsigned seed, bool with_effects = true,
+                       Precision precision = Precision::kFp32)
       : rng_(seed),
         members_(Keys("member", 40)),
         hashtags_(Keys("tag", 15)),
@@ -45,8 +49,8 @@ class RandomModel {
     model.inv_std = Floats(kShared + kDense, 1.0f);
     model.groups = {Group::kPassive, Group::kActive, Group::kPassive, Group::kOther};
     model.calibrators.resize(4);
-    AddTower({0, 2}, Gate::kHidden);
-    AddTower({3, 1}, Gate::kInput);
+    AddTower({0, 2}, Gate::kHidden, precision);
+    AddTower({3, 1}, Gate::kInput, precision);
     if (with_effects) {
       const Span<float> effects = Floats(item_vocabulary_->num_rows() * 4, 0.5f);
       for (std::int64_t k = 0; k < 4; ++k) effects[k] = 0;
@@ -150,7 +154,24 @@ class RandomModel {
     const std::vector<std::string_view> views(keys.begin(), keys.end());
     return std::make_unique<mph::Vocabulary>(mph::Vocabulary::Build(views, {}).value());
   }
-  void AddTower(std::vector<std::int64_t> objectives, Gate gate) {
+  WeightView Stored(Span<const float> weights, std::int64_t columns, Precision precision) {
+    if (precision == Precision::kBf16) {
+      bf16_.push_back(
+          std::make_unique<std::vector<std::uint16_t>>(static_cast<std::size_t>(weights.size())));
+      RoundToBf16(weights, *bf16_.back());
+      return WeightView::Bf16(*bf16_.back());
+    }
+    if (precision == Precision::kInt8) {
+      int8_.push_back(
+          std::make_unique<std::vector<std::int8_t>>(static_cast<std::size_t>(weights.size())));
+      floats_.push_back(std::make_unique<std::vector<float>>(static_cast<std::size_t>(columns)));
+      const Span<float> scales = *floats_.back();
+      EXPECT_TRUE(QuantizeColumns(weights, *int8_.back(), scales).ok());
+      return WeightView::Int8(*int8_.back(), scales);
+    }
+    return weights;
+  }
+  void AddTower(std::vector<std::int64_t> objectives, Gate gate, Precision precision) {
     std::vector<GatedLayer> layers;
     std::int64_t in = model.num_viewer_inputs() + model.num_candidate_inputs();
     for (const std::int64_t out : {std::int64_t{19}, std::int64_t{8}}) {
@@ -159,9 +180,10 @@ class RandomModel {
       layer.out = out;
       layer.gate = gate;
       const float scale = 1.0f / std::sqrt(static_cast<float>(in));
-      layer.weight = Floats(in * out, scale);
+      layer.weight = Stored(Floats(in * out, scale), out, precision);
       layer.bias = Floats(out, 0.1f);
-      layer.gate_weight = Floats((gate == Gate::kHidden ? out : in) * out, scale);
+      layer.gate_weight =
+          Stored(Floats((gate == Gate::kHidden ? out : in) * out, scale), out, precision);
       layer.gate_bias = Floats(out, 0.1f);
       layers.push_back(layer);
       in = out;
@@ -173,7 +195,8 @@ class RandomModel {
     head.weight = Floats(in * head.out, 1.0f);
     head.bias = Floats(head.out, 1.0f);
     layers.push_back(head);
-    mlps_.push_back(std::make_unique<GatedMlp>(GatedMlp::Create(layers).value()));
+    mlps_.push_back(
+        std::make_unique<GatedMlp>(GatedMlp::Create(layers, model.num_viewer_inputs()).value()));
     model.towers.push_back({mlps_.back().get(), std::move(objectives)});
     towers.push_back(std::move(layers));
   }
@@ -188,6 +211,8 @@ class RandomModel {
   std::unique_ptr<tree_encoder::LeafEncoder> forest_;
   std::vector<std::unique_ptr<std::vector<float>>> floats_;
   std::vector<std::unique_ptr<std::vector<std::uint8_t>>> packed_;
+  std::vector<std::unique_ptr<std::vector<std::uint16_t>>> bf16_;
+  std::vector<std::unique_ptr<std::vector<std::int8_t>>> int8_;
   std::vector<std::unique_ptr<GatedMlp>> mlps_;
 };
 

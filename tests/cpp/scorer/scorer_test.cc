@@ -103,8 +103,8 @@ TEST(ScorerTest, TablesOfEveryFormatScoreLikeTheirDecodedRows) {
   }
 }
 
-TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
-  RandomModel random(kSeed);
+void ExpectBitsOfEachCandidateAlone(Precision precision) {
+  RandomModel random(kSeed, /*with_effects=*/true, precision);
   const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
   Requests requests;
   for (int r = 0; r < 60; ++r) requests.push_back(random.Request(r % 7 == 0 ? 0 : 3 * r % 40));
@@ -124,6 +124,27 @@ TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
       for (const std::int64_t mini_batch : {5, 256})
         ASSERT_TRUE(ScoreAll(*scorer, requests, Options(threads, mini_batch)) == alone);
   });
+}
+
+TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+    ExpectBitsOfEachCandidateAlone(precision);
+}
+
+TEST(ScorerTest, SmallerLayersScoreNearly) {
+  RandomModel floats(kSeed);
+  const Requests requests = {floats.Request(50)};
+  const Output want = ScoreAll(*Scorer::Create(floats.model).value(), requests);
+  for (const auto& [precision, error] :
+       {std::pair(Precision::kBf16, 0.02), std::pair(Precision::kInt8, 0.05)}) {
+    const RandomModel random(kSeed, /*with_effects=*/true, precision);
+    const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
+    ForEachCpuTarget([&] {
+      const Output got = ScoreAll(*scorer, requests);
+      for (std::size_t i = 0; i < want.probabilities.size(); ++i)
+        ASSERT_NEAR(got.probabilities[i], want.probabilities[i], error);
+    });
+  }
 }
 
 TEST(ScorerTest, ManyThreadsMayScoreAtOnce) {
@@ -420,6 +441,13 @@ TEST(ModelTest, RefusesPartsThatDoNotFit) {
             "towers[0]: objective 4 is not one of 4");
   EXPECT_EQ(message([](Model& m) { m.towers[0].objectives = {0}; }),
             "towers[0] has 2 outputs and 1 objectives");
+  {
+    const RandomModel other(kSeed, /*with_effects=*/true, Precision::kInt8);
+    Model model = other.model;
+    model.num_shared = RandomModel::kShared - 1;
+    EXPECT_EQ(ValidateModel(model).message(),
+              "towers[0] was made for 23 inputs that candidates share; the viewer has 22");
+  }
   EXPECT_EQ(message([](Model& m) { m.calibrators.pop_back(); }), "3 calibrators for 4 objectives");
   EXPECT_EQ(message([](Model& m) {
               m.random_effects.coefficients = m.random_effects.coefficients.subspan(0, 5);
