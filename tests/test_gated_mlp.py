@@ -223,7 +223,7 @@ def test_stack_refuses() -> None:
     with pytest.raises(ValueError, match="num_shared must be between 0 and the 4 inputs of the"):
         GatedMLP([layer], num_shared=5)
     mlp = GatedMLP([layer])
-    with pytest.raises(ValueError, match="x has 3 columns; the first layer has 4 inputs"):
+    with pytest.raises(ValueError, match="x has 3 columns; the first layer takes 4"):
         mlp(floats(2, 3))
     with pytest.raises(ValueError, match="x must have 2 dimensions; got 1"):
         mlp(floats(4))

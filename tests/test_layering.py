@@ -29,6 +29,7 @@ NUMPY = {
         "quantize",
         "live_vocabulary",
         "gated_mlp",
+        "cross_network",
         "layer_weights",
         "trees",
         "metrics",

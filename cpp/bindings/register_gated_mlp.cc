@@ -12,6 +12,7 @@
 #include "cpp/bindings/arrays.h"
 #include "cpp/bindings/registers.h"
 #include "cpp/bindings/status_to_python.h"
+#include "cpp/gated_mlp/cross_network.h"
 #include "cpp/gated_mlp/gated_mlp.h"
 #include "cpp/gated_mlp/peak_probe.h"
 #include "cpp/gated_mlp/precision.h"
@@ -106,23 +107,54 @@ py::tuple QuantizeArray(const Matrix& matrix) {
   return py::make_tuple(std::move(values), std::move(scales));
 }
 
-Matrix Forward(const GatedMlp& mlp, const Matrix& x, int threads) {
+// The rows of x through a stack of either kind; `inputs` are the columns that x has to have.
+template <typename Workspace, typename Stack>
+Matrix RunStack(const Stack& stack, const Matrix& x, int threads, std::int64_t inputs,
+                std::int64_t outputs, const char* who) {
   RequireRank("x", x, 2);
-  if (x.shape(1) != mlp.num_inputs())
-    throw py::value_error("x has " + std::to_string(x.shape(1)) + " columns; the first layer has " +
-                          std::to_string(mlp.num_inputs()) + " inputs");
+  if (x.shape(1) != inputs)
+    throw py::value_error("x has " + std::to_string(x.shape(1)) + " columns; " + who +
+                          std::to_string(inputs));
   if (threads < 1)
     throw py::value_error("threads must be at least 1; got " + std::to_string(threads));
   const std::int64_t num_rows = x.shape(0);
-  Matrix out({num_rows, static_cast<py::ssize_t>(mlp.num_outputs())});
+  Matrix out({num_rows, static_cast<py::ssize_t>(outputs)});
   const float* source = x.data();
   float* target = out.mutable_data();
   {
     const py::gil_scoped_release nogil;
-    GatedMlpWorkspace workspace(mlp, num_rows, threads);
-    mlp.Forward(source, num_rows, mlp.num_inputs(), target, mlp.num_outputs(), workspace);
+    Workspace workspace(stack, num_rows, threads);
+    stack.Forward(source, num_rows, inputs, target, outputs, workspace);
   }
   return out;
+}
+
+Matrix Forward(const GatedMlp& mlp, const Matrix& x, int threads) {
+  return RunStack<GatedMlpWorkspace>(mlp, x, threads, mlp.num_inputs(), mlp.num_outputs(),
+                                     "the first layer takes ");
+}
+
+struct CrossArrays {
+  WeightArrays weight;
+  Matrix bias;
+  std::optional<WeightArrays> down;
+};
+
+std::unique_ptr<CrossNetwork> MakeCrossNetwork(const std::vector<CrossArrays>& arrays) {
+  std::vector<CrossLayer> layers;
+  layers.reserve(arrays.size());
+  for (const CrossArrays& from : arrays) {
+    CrossLayer layer;
+    layer.weight = AsWeights("weight", from.weight);
+    layer.size = from.weight.values.shape(1);
+    layer.bias = AsSpan("bias", from.bias);
+    if (from.down.has_value()) {
+      layer.down = AsWeights("down", *from.down);
+      layer.rank = from.down->values.shape(1);
+    }
+    layers.push_back(layer);
+  }
+  return std::make_unique<CrossNetwork>(ValueOrThrow(CrossNetwork::Create(layers)));
 }
 
 }  // namespace
@@ -155,6 +187,28 @@ void RegisterGatedMlp(py::module_& m) {
       .def_property_readonly("num_outputs", &GatedMlp::num_outputs)
       .def_property_readonly("num_shared", &GatedMlp::num_shared)
       .def_property_readonly("nbytes", &GatedMlp::nbytes);
+  py::class_<CrossArrays>(m, "CrossLayer")
+      .def(py::init([](py::array weight, Matrix bias, std::optional<Matrix> weight_scale,
+                       std::optional<py::array> down, std::optional<Matrix> down_scale) {
+             return CrossArrays{{std::move(weight), std::move(weight_scale)},
+                                std::move(bias),
+                                OptionalWeights(std::move(down), std::move(down_scale))};
+           }),
+           py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::kw_only(),
+           py::arg("weight_scale").noconvert() = py::none(),
+           py::arg("down").noconvert() = py::none(),
+           py::arg("down_scale").noconvert() = py::none());
+  py::class_<CrossNetwork>(m, "CrossNetwork")
+      .def(py::init(&MakeCrossNetwork), py::arg("layers"))
+      .def(
+          "forward",
+          [](const CrossNetwork& network, const Matrix& x, int threads) {
+            return RunStack<CrossWorkspace>(network, x, threads, network.size(), network.size(),
+                                            "the network takes ");
+          },
+          py::arg("x").noconvert(), py::kw_only(), py::arg("threads") = 1)
+      .def_property_readonly("size", &CrossNetwork::size)
+      .def_property_readonly("nbytes", &CrossNetwork::nbytes);
   m.def("round_to_bf16", &RoundArray, py::arg("values").noconvert());
   m.def("quantize_columns", &QuantizeArray, py::arg("matrix").noconvert());
   m.def(

@@ -12,14 +12,6 @@ using UnalignedHalves = std::uint16_t
 using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 using UnalignedBytes = std::uint8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
 
-// p[0, count) and zeros.
-inline Vec LoadPart(const float* p, std::int64_t count) {
-  Vec v = Broadcast(0.0f);
-  for (int i = 0; i < kLanes; ++i)
-    if (i < count) v[i] = p[i];
-  return v;
-}
-
 // RoundToBf16 of precision.h.
 inline Halves ToBf16(Vec v) {
   const IntVec bits = reinterpret_cast<IntVec>(v);

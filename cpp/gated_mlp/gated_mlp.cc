@@ -24,16 +24,8 @@ namespace {
 
 using gated_mlp::DenseArgs;
 using gated_mlp::Epilogue;
-using gated_mlp::kColumnAlign;
 using gated_mlp::PackedMatrix;
-using gated_mlp::RoundUp;
 using gated_mlp::RowScale;
-
-// Rows that go through the whole stack together. More rows read the weights less often from the
-// L3 cache; fewer keep the hidden buffers in L2 (benchmarks/cpp/bench_gated_mlp.cc).
-constexpr std::int64_t kBlockRows = 96;
-// Shares of the rows given to threads are multiples of this, the tallest tile.
-constexpr std::int64_t kShareAlign = 6;
 
 Status CheckLayer(const GatedLayer& layer, std::int64_t index, std::int64_t previous_out) {
   if (layer.in < 1 || layer.out < 1)
@@ -158,7 +150,7 @@ std::int64_t GatedMlp::nbytes() const noexcept {
 }
 
 GatedMlpWorkspace::GatedMlpWorkspace(const GatedMlp& mlp, std::int64_t num_rows, int threads)
-    : threads_(threads), block_rows_(std::clamp<std::int64_t>(num_rows, 1, kBlockRows)) {
+    : threads_(threads), block_rows_(std::clamp<std::int64_t>(num_rows, 1, gated_mlp::kBlockRows)) {
   assert(threads >= 1);
   std::int64_t widest = 0;
   std::int64_t widest_rank = 0;
@@ -173,14 +165,10 @@ GatedMlpWorkspace::GatedMlpWorkspace(const GatedMlp& mlp, std::int64_t num_rows,
       if (matrix->prefix_groups > 0) widest_prefix = std::max(widest_prefix, matrix->padded_out);
     }
   }
-  // Rows one cache line apart modulo the page: rows of a power of two would share cache sets.
-  const auto stride = [](std::int64_t size) {
-    return size > 0 ? RoundUp(size, kColumnAlign) + kColumnAlign : 0;
-  };
-  hidden_stride_ = stride(widest);
-  low_rank_stride_ = stride(widest_rank);
-  prefix_stride_ = stride(widest_prefix);
-  words_stride_ = stride(most_words);
+  hidden_stride_ = gated_mlp::RowStride(widest);
+  low_rank_stride_ = gated_mlp::RowStride(widest_rank);
+  prefix_stride_ = gated_mlp::RowStride(widest_prefix);
+  words_stride_ = gated_mlp::RowStride(most_words);
   floats_per_thread_ = block_rows_ * (2 * hidden_stride_ + low_rank_stride_ + prefix_stride_);
   floats_ = AlignedBuffer<float>(floats_per_thread_ * threads);
   if (most_words == 0) return;
@@ -237,8 +225,7 @@ void GatedMlp::ForwardShared(const SharedInput& shared, const float* x, std::int
 void GatedMlp::Run(const SharedInput* shared, const float* x, std::int64_t num_rows,
                    std::int64_t x_stride, float* out, std::int64_t out_stride,
                    GatedMlpWorkspace& workspace) const {
-  const std::int64_t threads = workspace.threads_;
-  const std::int64_t share = RoundUp((num_rows + threads - 1) / threads, kShareAlign);
+  const std::int64_t share = gated_mlp::RowsPerThread(num_rows, workspace.threads_);
   const std::int64_t most_rows = workspace.block_rows_;
   if (num_rows == 0) return;
   // One range per thread, so that a range can own its part of the workspace.

@@ -69,11 +69,6 @@ struct Tile {
   std::int64_t weight_stride;
 };
 
-inline void StorePart(float* p, Vec v, std::int64_t count) {
-  for (int i = 0; i < kLanes; ++i)
-    if (i < count) p[i] = v[i];
-}
-
 inline Vec LoadInit(const Tile& t, int r, int v) {
   return Load(t.args.init + (t.row + r) * t.args.init_stride + t.column + v * kLanes);
 }
@@ -91,6 +86,35 @@ inline Vec End(const Tile& t, int r, int v, IntVec sum) {
   const Vec scale =
       Broadcast(t.args.rows[t.row + r].scale) * Load(t.args.column_scales + t.column + v * kLanes);
   return MulAdd(ToFloat(sum), scale, LoadInit(t, r, v));
+}
+
+// Full and partial vectors go through the same arithmetic.
+inline void Finish(const Tile& t, int r, int v, Vec s) {
+  const DenseArgs& args = t.args;
+  const std::int64_t row = t.row + r;
+  const std::int64_t column = t.column + v * kLanes;
+  const std::int64_t count = args.y_columns - column;
+  const auto load = [&](const float* p) { return count >= kLanes ? Load(p) : LoadPart(p, count); };
+  const Vec zero = Broadcast(0.0f);
+  switch (args.epilogue) {
+    case Epilogue::kStore:
+      break;
+    case Epilogue::kRelu:
+      s = s < zero ? zero : s;
+      break;
+    case Epilogue::kGate:
+      s = load(args.hidden + row * args.hidden_stride + column) * SigmoidOf(s);
+      break;
+    case Epilogue::kCross:
+      s = MulAdd(load(args.hidden + row * args.hidden_stride + column), s,
+                 load(args.addend + row * args.addend_stride + column));
+      break;
+  }
+  float* y = args.y + row * args.y_stride + column;
+  if (count >= kLanes)
+    Store(y, s);
+  else
+    StorePart(y, s, count);
 }
 
 template <class Format, int kRows, int kVecs>
@@ -120,19 +144,7 @@ inline void RunTile(const Tile& t) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) {
-      const std::int64_t column = t.column + v * kLanes;
-      Vec s = End(t, r, v, sum[r][v]);
-      const Vec zero = Broadcast(0.0f);
-      if (args.epilogue == Epilogue::kRelu) s = s < zero ? zero : s;
-      if (args.epilogue == Epilogue::kGate)
-        s = Load(args.hidden + (t.row + r) * args.hidden_stride + column) * SigmoidOf(s);
-      float* y = args.y + (t.row + r) * args.y_stride + column;
-      if (column + kLanes <= args.y_columns)
-        Store(y, s);
-      else
-        StorePart(y, s, args.y_columns - column);
-    }
+    for (int v = 0; v < kVecs; ++v) Finish(t, r, v, End(t, r, v, sum[r][v]));
   }
 }
 

@@ -27,6 +27,7 @@ enum class Epilogue {
   kStore,  // y = s
   kRelu,   // y = s < 0 ? 0 : s
   kGate,   // y = hidden * sigmoid(s)
+  kCross,  // y = hidden * s + addend, fused where the target can
 };
 
 // y[r, j] = epilogue(s[r, j]) for r < num_rows and j < y_columns; s is computed for all padded_out
@@ -52,8 +53,10 @@ struct DenseArgs {
   const float* column_scales;       // [padded_out]
   const std::int32_t* column_sums;  // [padded_out]: sum of W[k, j] over the groups of this call
   Epilogue epilogue;
-  const float* hidden;  // [num_rows, >= padded_out], may be y; read by Epilogue::kGate alone
+  const float* hidden;  // [num_rows, y_columns], may be y; read by kGate and kCross alone
   std::int64_t hidden_stride;
+  const float* addend;  // [num_rows, y_columns], may be y; read by kCross alone
+  std::int64_t addend_stride;
   float* y;
   std::int64_t y_stride;
   std::int64_t y_columns;  // columns that exist in y, at most padded_out

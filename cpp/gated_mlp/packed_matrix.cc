@@ -55,6 +55,15 @@ std::int64_t RoundUp(std::int64_t value, std::int64_t multiple) noexcept {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+std::int64_t RowStride(std::int64_t size) noexcept {
+  return size > 0 ? RoundUp(size, kColumnAlign) + kColumnAlign : 0;
+}
+
+std::int64_t RowsPerThread(std::int64_t num_rows, int threads) noexcept {
+  constexpr std::int64_t kTallestTile = 6;
+  return RoundUp((num_rows + threads - 1) / threads, kTallestTile);
+}
+
 std::int64_t GroupSize(Precision precision) noexcept {
   switch (precision) {
     case Precision::kFp32:

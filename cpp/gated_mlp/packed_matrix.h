@@ -13,7 +13,18 @@ namespace feedfast::gated_mlp {
 // The most inputs of an int8 matrix: (q - zero) * w summed over them stays an int32.
 inline constexpr std::int64_t kMostInt8Inputs = 65536;
 
+// Rows that go through a whole stack together. More rows read the weights less often from the L3
+// cache; fewer keep the buffers between layers in L2 (benchmarks/cpp/bench_gated_mlp.cc).
+inline constexpr std::int64_t kBlockRows = 96;
+
 std::int64_t RoundUp(std::int64_t value, std::int64_t multiple) noexcept;
+
+// Elements from one row of a buffer to the next: one cache line apart modulo the page, because rows
+// of a power of two would share cache sets. 0 for rows without elements.
+std::int64_t RowStride(std::int64_t size) noexcept;
+
+// Rows given to each of `threads` threads, whole tiles of the kernels.
+std::int64_t RowsPerThread(std::int64_t num_rows, int threads) noexcept;
 
 // Values of k in one word.
 std::int64_t GroupSize(Precision precision) noexcept;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cpp/gated_mlp/cross_network.h"
 #include "cpp/gated_mlp/gated_mlp.h"
 
 // Naive double-precision oracle, for tests and benchmarks only.
@@ -110,6 +111,17 @@ inline std::vector<double> Forward(Span<const GatedLayer> layers, std::vector<do
   for (std::int64_t i = 0; i < layers.size(); ++i)
     x = Forward(layers[i], x, i == 0 ? num_shared : 0);
   return x;
+}
+
+// One row through a cross network: the formula of CrossLayer.
+inline std::vector<double> Forward(Span<const CrossLayer> layers, const std::vector<double>& x) {
+  std::vector<double> y = x;
+  for (const CrossLayer& layer : layers) {
+    const std::vector<double> source = layer.rank > 0 ? Affine(y, layer.down, {}, layer.rank) : y;
+    const std::vector<double> s = Affine(source, layer.weight, layer.bias, layer.size);
+    for (std::size_t j = 0; j < y.size(); ++j) y[j] += x[j] * s[j];
+  }
+  return y;
 }
 
 }  // namespace feedfast::reference

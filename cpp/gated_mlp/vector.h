@@ -73,7 +73,18 @@ inline IntVec LoadWords(const Word* p) { return *reinterpret_cast<const Unaligne
 inline IntVec BroadcastWord(const Word* p) { return BroadcastInt(*p); }
 inline Vec ToFloat(IntVec v) { return __builtin_convertvector(v, Vec); }
 inline Vec Load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
+// p[0, count) and zeros.
+inline Vec LoadPart(const float* p, std::int64_t count) {
+  Vec v = Broadcast(0.0f);
+  for (int i = 0; i < kLanes; ++i)
+    if (i < count) v[i] = p[i];
+  return v;
+}
 inline void Store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+inline void StorePart(float* p, Vec v, std::int64_t count) {
+  for (int i = 0; i < kLanes; ++i)
+    if (i < count) p[i] = v[i];
+}
 
 }  // namespace
 }  // namespace feedfast::gated_mlp::FEEDFAST_TARGET

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from feedfast._core import __version__
 from feedfast.bags import Bags, pooled_lookup
+from feedfast.cross_network import CrossNetwork, CrossWeights
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.grouped_lookup import PooledFeature, pooled_lookup_grouped
 from feedfast.live_vocabulary import LiveVocabulary
@@ -30,6 +31,8 @@ from feedfast.vocab import Vocabulary
 __all__ = [
     "Bags",
     "BatchResult",
+    "CrossNetwork",
+    "CrossWeights",
     "Explanation",
     "GatedLayer",
     "GatedMLP",

@@ -263,6 +263,25 @@ class GatedMlp:
     @property
     def nbytes(self) -> int: ...
 
+class CrossLayer:
+    def __init__(
+        self,
+        weight: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8],
+        bias: NDArray[np.float32],
+        *,
+        weight_scale: NDArray[np.float32] | None = None,
+        down: NDArray[np.float32] | NDArray[np.uint16] | NDArray[np.int8] | None = None,
+        down_scale: NDArray[np.float32] | None = None,
+    ) -> None: ...
+
+class CrossNetwork:
+    def __init__(self, layers: list[CrossLayer]) -> None: ...
+    def forward(self, x: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
 def round_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]: ...
 def quantize_columns(
     matrix: NDArray[np.float32],
