@@ -1,8 +1,9 @@
-"""A model store written by the first format version stays readable and scores the same.
+"""Model stores written by past format versions stay readable and score the same.
 
-It holds `synthetic_ranker(7, num_members=20, num_hashtags=8, num_trees=3, depth=2, units=(6,),
+model_store_v1 holds `synthetic_ranker(7, num_members=20, num_hashtags=8, num_trees=3, depth=2, units=(6,),
 calibrated=True, with_effects=True)`, published as `feed` with fp32 and as `feed-int8` with int8
-tables. Never rewrite it: a new format version adds a folder of its own.
+tables. model_store_v2 holds one more of its kind as `ranker`, with an int4, an fp16 and a bf16 table
+and layers in fp32, bf16 and int8. Never rewrite them: a new format version adds a folder of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 
 from feedfast import Request, Scorer
 
-STORE = Path(__file__).parent / "data" / "model_store_v1"
+DATA = Path(__file__).parent / "data"
 
 REQUEST = Request(
     viewer="member:3",
@@ -39,10 +40,16 @@ PROBABILITIES = {
         [0.948096, 0.139535, 0.140029, 0.577664, 0.072733],
         [0.654616, 0.364590, 0.687966, 0.354451, 0.390037],
     ],
+    "ranker": [
+        [0.834816, 0.304816, 0.783166, 0.540172, 0.727607],
+        [0.617499, 0.568382, 0.645963, 0.399519, 0.306516],
+        [0.676870, 0.358042, 0.675147, 0.372735, 0.376083],
+    ],
 }
 
 
 @pytest.mark.parametrize("model", PROBABILITIES)
-def test_the_first_format_version_scores_as_ever(model: str) -> None:
-    result = Scorer.open(STORE, model=model, verify="full").score(REQUEST)
+def test_past_format_versions_score_as_ever(model: str) -> None:
+    store = DATA / ("model_store_v2" if model == "ranker" else "model_store_v1")
+    result = Scorer.open(store, model=model, verify="full").score(REQUEST)
     np.testing.assert_allclose(result.probabilities, PROBABILITIES[model], atol=2e-6)

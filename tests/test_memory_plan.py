@@ -23,7 +23,9 @@ GATES: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize("gates", GATES)
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "fp16", {"tables": "int8", "layers": "bf16"}, {"layers": "int8"}]
+)
 def test_plans_meet_what_is_stored(tmp_path: Path, precision: Any, gates: Any) -> None:
     store = ModelStore(tmp_path)
     artifact = synthetic_ranker(

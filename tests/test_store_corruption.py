@@ -18,7 +18,12 @@ from synthetic_ranker import synthetic_ranker
 CASES = 1000
 MODELS = {
     "plain": "fp32",
-    "small": {"member_table": "int8", "hashtag_table": "int4", "leaf_table": "bf16"},
+    "small": {
+        "member_table": "int8",
+        "hashtag_table": "int4",
+        "leaf_table": "bf16",
+        "layers": "int8",
+    },
 }
 
 # Prints a line before each case, so that the last one is known when it crashes.

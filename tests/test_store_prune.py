@@ -27,6 +27,9 @@ def rows_of(vocabulary: Vocabulary, keys: range, prefix: str = "member") -> Any:
     return vocabulary.lookup([f"{prefix}:{i}" for i in keys])
 
 
+MIXED = {"tables": "int4", "hashtag_table": "fp16", "layers": "int8", "passive/0": "bf16"}
+
+
 def sparse_ranker(**options: Any) -> RankerArtifact:
     artifact = synthetic_ranker(5, num_members=NUM_MEMBERS, calibrated=True, **options)
     members = artifact.member_vocabulary
@@ -135,11 +138,12 @@ def test_untrained_rows_become_unknown(tmp_path: Path) -> None:
         np.testing.assert_array_equal(old.score(kept).probabilities, new.score(kept).probabilities)
 
 
-def test_heads_and_random_effects_go_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", MIXED])
+def test_heads_and_random_effects_go_together(tmp_path: Path, precision: Any) -> None:
     store, artifact = ModelStore(tmp_path), sparse_ranker(with_effects=True)
     assert artifact.random_effects is not None
     artifact.random_effects.coefficients[5:35] = 0
-    publish_ranker(store, "feed", artifact)
+    publish_ranker(store, "feed", artifact, precision=precision)
     names = [objective.name for objective in artifact.utility.objectives]
     for dropped in (["like"], ["click", "dwell"], ["like", "creator", "share"]):
         report = prune_ranker(store, "feed", 1, drop_objectives=dropped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -13,12 +13,11 @@ from feedfast import _core
 from feedfast.config import RankerConfig
 from feedfast.ranker_artifact import VOCABULARY
 from feedfast.ranker_description import RankerDescription
+from feedfast.ranker_precision import LAYER_PRECISIONS, LayerPrecision
 from feedfast.store import Layout, OpenedModel
 from feedfast.store.layouts import row_layout
 from feedfast.store.writer import TABLE_ALIGN, TENSOR_ALIGN, rows_per_block
 
-LayerFormat = Literal["fp32", "bf16", "int8"]
-LAYER_FORMATS: tuple[LayerFormat, ...] = get_args(LayerFormat)
 _ELEMENT_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 # The hash function of the default preset and the fingerprints; docs/formats/vocabulary.md.
@@ -40,7 +39,7 @@ class LayerShape:
     outputs: int
     gate: str = "none"
     gate_rank: int | None = None
-    precision: LayerFormat = "fp32"
+    precision: LayerPrecision = "fp32"
     has_bias: bool = True
 
     @property
@@ -185,7 +184,7 @@ def shape_of_config(
     active: int,
     effect_items: int = 0,
     layouts: tuple[Layout, Layout, Layout] = ("float32", "float32", "float32"),
-    precision: LayerFormat = "fp32",
+    precision: LayerPrecision = "fp32",
 ) -> MemoryShape:
     """The shape of a ranker of this config at a scale.
 
@@ -208,8 +207,10 @@ def shape_of_config(
             f"members {members}, hashtags {hashtags}, features {features}, heads {passive} and "
             f"{active}, items {effect_items}"
         )
-    if precision not in LAYER_FORMATS:
-        raise ValueError(f"precision must be one of {', '.join(LAYER_FORMATS)}; got {precision!r}")
+    if precision not in LAYER_PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(LAYER_PRECISIONS)}; got {precision!r}"
+        )
     width = 4 * config.member.dim + 2 * config.hashtag.dim + config.forest.leaf_dim + features
     layers: list[LayerShape] = []
     if config.cross is not None:
@@ -306,7 +307,7 @@ def _gate(description: RankerDescription, prefix: str) -> str:
     return layers[int(index)].gate if index.isdigit() and int(index) < len(layers) else "none"
 
 
-def _precision(weight: NDArray[Any]) -> LayerFormat:
+def _precision(weight: NDArray[Any]) -> LayerPrecision:
     return {4: "fp32", 2: "bf16", 1: "int8"}[weight.itemsize]  # type: ignore[return-value]
 
 
@@ -315,7 +316,7 @@ def _described(opened: OpenedModel, section: str) -> _core.VocabularyDescription
     return _core.Vocabulary.open(path, "header").describe()
 
 
-def _cross_layer(width: int, rank: int | None, precision: LayerFormat) -> list[LayerShape]:
+def _cross_layer(width: int, rank: int | None, precision: LayerPrecision) -> list[LayerShape]:
     if rank is None:
         return [LayerShape(inputs=width, outputs=width, precision=precision)]
     return [

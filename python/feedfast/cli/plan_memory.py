@@ -14,14 +14,13 @@ from feedfast.cli.console import Console, format_bytes
 from feedfast.cli.plan_latency import DEFAULT_CONFIG
 from feedfast.config import RankerConfig
 from feedfast.memory_plan import (
-    LAYER_FORMATS,
     SectionPlan,
     plan_memory,
     shape_of_config,
     shape_of_model,
 )
 from feedfast.ranker_description import RankerDescription
-from feedfast.ranker_precision import LAYOUT_OF, TABLE_PRECISIONS
+from feedfast.ranker_precision import LAYER_PRECISIONS, LAYOUT_OF, TABLE_PRECISIONS
 from feedfast.store import ModelStore
 
 # A plan holds when no section is further off than this share, nor by fewer bytes than that.
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="precisions of the tables, separated by commas",
     )
-    parser.add_argument("--layers", choices=LAYER_FORMATS, default="fp32", help="precision")
+    parser.add_argument("--layers", choices=LAYER_PRECISIONS, default="fp32", help="precision")
     parser.add_argument(
         "--check",
         type=Path,
