@@ -1,9 +1,10 @@
 """Model stores written by past format versions stay readable and score the same.
 
-model_store_v1 holds `synthetic_ranker(7, num_members=20, num_hashtags=8, num_trees=3, depth=2, units=(6,),
-calibrated=True, with_effects=True)`, published as `feed` with fp32 and as `feed-int8` with int8
-tables. model_store_v2 holds one more of its kind as `ranker`, with an int4, an fp16 and a bf16 table
-and layers in fp32, bf16 and int8. Never rewrite them: a new format version adds a folder of its own.
+model_store_v1 holds `synthetic_ranker(7, num_members=20, num_hashtags=8, num_trees=3, depth=2,
+units=(6,), calibrated=True, with_effects=True)`, published as `feed` with fp32 and as `feed-int8`
+with int8 tables. model_store_v2 holds one more of its kind as `ranker`, with an int4, an fp16 and a
+bf16 table and layers in fp32, bf16 and int8. Never rewrite them: a new format version adds a folder
+of its own.
 """
 
 from __future__ import annotations
