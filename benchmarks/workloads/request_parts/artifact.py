@@ -22,6 +22,7 @@ from feedfast.bench import BenchOptions, BenchRow, row
 
 from . import common
 
+PRECISIONS = (*common.PRECISIONS, "int4")
 TARGET = 1 / 4
 CANDIDATES = 500
 MEMORY = Path(request_model.__file__).with_name("request_memory.py")
@@ -37,13 +38,13 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
         )
         model.booster.save_model(folder / "forest.ubj")
         peer = peer_sections(model, folder)
-        common.open_scorers(folder / "store", model.artifact, options)
-        for precision in common.PRECISIONS:
+        common.open_scorers(folder / "store", model.artifact, options, PRECISIONS)
+        for precision in PRECISIONS:
             yield from _size_rows(folder / "store", precision, peer)
         requests = common.make_requests(model, CANDIDATES, 4 if options.quick else 32)
         (folder / "requests.pickle").write_bytes(pickle.dumps(requests))
         theirs = _memory("tensorflow", folder / "saved_model", folder / "forest.ubj", folder)
-        for precision in common.PRECISIONS:
+        for precision in PRECISIONS:
             ours = _memory("feedfast", folder / "store", precision, folder)
             for kind in ("resident", "private"):
                 yield row(

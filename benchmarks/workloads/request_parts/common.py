@@ -32,12 +32,10 @@ def open_scorers(
     """The artifact published and opened in each precision."""
     scorers = {}
     for precision in precisions:
-        publish_ranker(
-            ModelStore(folder),
-            precision,
-            artifact,
-            precision={"tables": precision, "layers": precision},
-        )
+        # Layers have no int4; 8 bits are their smallest.
+        layers = precision if precision in LAYER_PRECISIONS else LAYER_PRECISIONS[-1]
+        wanted = {"tables": precision, "layers": layers}
+        publish_ranker(ModelStore(folder), precision, artifact, precision=wanted)
         scorers[precision] = Scorer.open(folder, precision, threads=options.threads)
     return scorers
 
