@@ -4,6 +4,7 @@
 
     table-1m, table-10m    one table of that many rows: lookup, gradient and update, ns a row
     train-1m, train-10m    a ranker whose member table has that many rows, examples a second
+    keras-1m, keras-10m    the same beside plain Keras, which needs 18 GB at 10 million rows
     capacity-adam          1e9 parameters with Adam: peak memory and rows a second (13 GB)
     capacity-rowwise       3e9 bfloat16 parameters with row-wise Adagrad (7 GB)
 """
@@ -23,8 +24,10 @@ from feedfast.bench import BenchOptions, BenchRow
 PARTS: dict[str, tuple[str, object]] = {
     "table-1m": ("table", 1_000_000),
     "table-10m": ("table", 10_000_000),
-    "train-1m": ("train", 1_000_000),
-    "train-10m": ("train", 10_000_000),
+    "train-1m": ("train", (1_000_000, "raw")),
+    "train-10m": ("train", (10_000_000, "raw")),
+    "keras-1m": ("train", (1_000_000, "keras")),
+    "keras-10m": ("train", (10_000_000, "keras")),
     "capacity-adam": ("capacity", "adam"),
     "capacity-rowwise": ("capacity", "rowwise"),
 }

@@ -1,7 +1,7 @@
 """One table: lookup, gradient and update, in ns per looked-up row.
 
 512 bags of 50 uniform ids, fresh in every step, dim 64. A step in TensorFlow is one `tf.function`;
-the way `numpy` is the same without TensorFlow. Sides take turns of eight steps, one for each batch,
+the way `numpy` is the same without TensorFlow. Sides take turns of eight steps
 and the figure is the fastest step: a step of a millisecond is as long as a time slice of a busy
 machine. `vs=tensorflow` is `tf.nn.embedding_lookup_sparse` with `ResourceSparseApplyAdagradV2`, as
 fast as TensorFlow gets; `vs=probe` reads the rows and does nothing with them.
@@ -35,7 +35,8 @@ from step_parts.common import (
 )
 from step_parts.peers import open_peer
 
-NUM_BATCHES = 8
+NUM_BATCHES = 32  # of more rows than a cache holds
+STEPS_OF_A_TURN = 8
 OFFSETS = np.arange(0, NUM_IDS + 1, BAG_LENGTH)
 LINES_IN_FLIGHT = 128
 
@@ -116,11 +117,11 @@ def timed(step: Callable[[], object]) -> Turn:
     return turn
 
 
-def fastest(sides: list[Turn], turns: int, calls: int = NUM_BATCHES) -> list[float]:
+def fastest(sides: list[Turn], turns: int, calls: int = STEPS_OF_A_TURN) -> list[float]:
     """Ns per looked-up row of the fastest step of each side; the first step is not timed."""
     for side in sides:
         side(1)
-    taken = [[second for _ in range(turns) for second in ()] for _ in sides]
+    taken: list[list[float]] = [[] for _ in sides]
     for _ in range(turns):
         for side, seconds in zip(sides, taken, strict=True):
             seconds += side(calls)
@@ -130,7 +131,7 @@ def fastest(sides: list[Turn], turns: int, calls: int = NUM_BATCHES) -> list[flo
 def _beside_probe(
     path: str, num_rows: int, ids: list[np.ndarray], turns: int, options: BenchOptions
 ) -> Iterator[BenchRow]:
-    table = np.zeros((num_rows, DIM), np.float32)
+    table = np.full((num_rows, DIM), 0.1, np.float32)
     _core.move_to_huge_pages(table)
 
     def probe(values: np.ndarray) -> None:
@@ -203,7 +204,7 @@ def _keras(path: str, num_rows: int, batches: list[tf.Tensor]) -> Iterator[Bench
 
 def _native(rule: Rule, num_rows: int, threads: int) -> Step:
     """Lookup and update of a numpy table, without TensorFlow."""
-    table = np.zeros((num_rows, DIM), np.float32)
+    table = np.full((num_rows, DIM), 0.1, np.float32)
     updater = RowUpdater(rule, threads=threads)
     states = updater.states(table, initial=0.1)
     for array in (table, *states):

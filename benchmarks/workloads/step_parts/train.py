@@ -232,24 +232,38 @@ class Loop:
         return tf.constant(np.stack([bags, places], 1)), tf.constant(shape, tf.int64)
 
 
-def run(options: BenchOptions, num_rows: int) -> Iterator[BenchRow]:
-    """All ways beside the raw loop, in turns with it, then beside plain Keras."""
+# A process that fills tables of 10 million rows for every way takes longer than two minutes.
+LARGE_WAYS = {"raw": ("drop-in", "fused"), "keras": ("optimizer",)}
+
+
+def run(options: BenchOptions, case: tuple[int, str]) -> Iterator[BenchRow]:
+    """All ways beside the raw loop, in turns with it, or beside plain Keras."""
+    num_rows, peer = case
     quick = options.quick
+    ways = LARGE_WAYS[peer] if num_rows > 1_000_000 else ("drop-in", "fused", "optimizer")
     num_rows = 5_000 if quick else num_rows
     batch = 32 if quick else BATCH
     tables = features(num_rows, quick=quick)
     batches = make_batches(tables, batch)
     path = f"step/train/rows={num_rows}/batch={batch}/threads={options.threads}"
+    if peer == "raw":
+        yield from _beside_raw(path, ways, tables, batches, repeats=2 if quick else 7)
+    else:
+        target = STOCK_TARGETS.get(num_rows)
+        yield from _beside_keras(path, ways, tables, batches, target)
+
+
+def _beside_raw(
+    path: str, ways: Sequence[str], tables: list[Feature], batches: list[Any], *, repeats: int
+) -> Iterator[BenchRow]:
+    batch = batches[0][1].shape[0]
     loop = Loop(tables, batch)
     raw = in_turn(loop.step(tf.nn.embedding_lookup_sparse, "float32"), batches)
-    fastest: dict[str, float] = {}
-    for way, policy, step in _steps(tables, batch, loop):
-        steps = [in_turn(step, batches), raw]
+    for way, policy, step in _steps(ways, tables, batch, loop):
+        sides = [in_turn(step, batches), raw]
         ours, theirs = (
-            batch / float(taken.min())
-            for taken in time_interleaved(steps, repeats=2 if quick else 7)
+            batch / float(taken.min()) for taken in time_interleaved(sides, repeats=repeats)
         )
-        fastest[f"way={way}/dense={policy}"] = ours
         yield row(
             f"{path}/way={way}/dense={policy}/vs=raw",
             ours,
@@ -259,16 +273,28 @@ def run(options: BenchOptions, num_rows: int) -> Iterator[BenchRow]:
             target=TARGETS[policy],
             smaller_is_better=False,
         )
-        del step, steps
+        del step, sides
         gc.collect()
-    del raw, loop
-    gc.collect()
 
-    # After the others gave their memory back: the optimizer makes several copies of every table.
+
+def _beside_keras(
+    path: str,
+    ways: Sequence[str],
+    tables: list[Feature],
+    batches: list[Any],
+    target: float | None,
+) -> Iterator[BenchRow]:
+    """Keras last: it makes several copies of every table, which need the memory of the others."""
+    batch = batches[0][1].shape[0]
+    fastest: dict[str, float] = {}
+    for way, policy, step in _steps(ways, tables, batch, None):
+        (taken,) = time_interleaved([in_turn(step, batches)], repeats=4)
+        fastest[f"way={way}/dense={policy}"] = batch / float(taken.min())
+        del step
+        gc.collect()
     layers, pools = stock_layers(tables)
-    stock = compiled(
-        Ranker(pools, layers, make_head(tables, "float32")), keras.optimizers.Adagrad(0.01)
-    )
+    model = Ranker(pools, layers, make_head(tables, "float32"))
+    stock = compiled(model, keras.optimizers.Adagrad(0.01))
     (taken,) = time_interleaved([in_turn(stock, batches)], repeats=2)
     for name, ours in fastest.items():
         yield row(
@@ -277,29 +303,37 @@ def run(options: BenchOptions, num_rows: int) -> Iterator[BenchRow]:
             "examples/s",
             peer=f"keras.layers.Embedding + keras.optimizers.Adagrad, {keras.__version__}",
             peer_value=batch / float(taken.min()),
-            target=STOCK_TARGETS.get(num_rows),
+            target=target,
             smaller_is_better=False,
         )
 
 
-def _steps(tables: list[Feature], batch: int, loop: Loop) -> Iterator[tuple[str, str, Step]]:
+def _steps(
+    ways: Sequence[str], tables: list[Feature], batch: int, loop: Loop | None
+) -> Iterator[tuple[str, str, Step]]:
     """Way, dtype policy of the dense part, step; tables are shared where that changes nothing."""
-    yield "raw", "mixed_bfloat16", loop.step(tf.nn.embedding_lookup_sparse, "mixed_bfloat16")
-    for policy in TARGETS:
-        yield "drop-in", policy, loop.step(fft.embedding_lookup_sparse, policy)
-
-    layers, pools = pooled_layers(tables, batch, fft.optimizers.SparseAdagrad(0.01))
-    for policy in TARGETS:
-        model = Ranker(pools, layers, make_head(tables, policy))
-        yield "fused", policy, compiled(model, keras.optimizers.Adagrad(0.01))
-    del layers, pools, model
+    if "drop-in" in ways:
+        loop = loop or Loop(tables, batch)
+        for policy in TARGETS:
+            yield "drop-in", policy, loop.step(fft.embedding_lookup_sparse, policy)
+    del loop
     gc.collect()
 
-    layers, pools = pooled_layers(tables, batch, None)
-    heads = [make_head(tables, policy) for policy in TARGETS]
-    for layer in layers:
-        layer.build()
-    optimizer = fft.optimizers.SparseAdagrad(0.01)
-    optimizer.build([weight for part in (*layers, *heads) for weight in part.trainable_variables])
-    for policy, head in zip(TARGETS, heads, strict=True):
-        yield "optimizer", policy, compiled(Ranker(pools, layers, head), optimizer)
+    if "fused" in ways:
+        layers, pools = pooled_layers(tables, batch, fft.optimizers.SparseAdagrad(0.01))
+        for policy in TARGETS:
+            model = Ranker(pools, layers, make_head(tables, policy))
+            yield "fused", policy, compiled(model, keras.optimizers.Adagrad(0.01))
+        del layers, pools, model
+        gc.collect()
+
+    if "optimizer" in ways:
+        layers, pools = pooled_layers(tables, batch, None)
+        heads = [make_head(tables, policy) for policy in TARGETS]
+        for layer in layers:
+            layer.build()
+        optimizer = fft.optimizers.SparseAdagrad(0.01)
+        weights = [weight for part in (*layers, *heads) for weight in part.trainable_variables]
+        optimizer.build(weights)
+        for policy, head in zip(TARGETS, heads, strict=True):
+            yield "optimizer", policy, compiled(Ranker(pools, layers, head), optimizer)
