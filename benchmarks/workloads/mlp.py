@@ -2,14 +2,20 @@
 
 The GFLOP/s rows stand beside the peak of the same multiply-add units, probed in turns with the
 kernel. The last rows time one layer in TensorFlow: the op against the composition of TensorFlow's
-own ops, forward and in a training step (the op's gradient runs the layer a second time).
+own ops, forward and in a training step (the op's gradient runs the layer a second time). Where
+`bench_gated_mlp_peers` is built (cmake --preset release, libdnnl-dev), its rows come first: fp32,
+bf16 and int8 beside oneDNN and the probes, in turns in one C++ program.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,9 +29,18 @@ from feedfast.gated_mlp import GatedLayer, GatedMLP
 
 SIZES = (512, 1024, 1024, 512)
 PEAK_SHARE = 0.85  # of the probe, from batch 64 on; below, weights come from the L3 cache
+PEAK_SHARES = {"fp32": PEAK_SHARE, "bf16": 0.9, "int8": 0.8}
+BESIDE_ONEDNN = (
+    Path(__file__).parents[2] / "build" / "release" / "benchmarks" / "cpp" / "bench_gated_mlp_peers"
+)
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
+    if BESIDE_ONEDNN.exists() and options.threads == 1:
+        seconds = "0.05" if options.quick else "0.4"
+        command = [BESIDE_ONEDNN, f"--benchmark_min_time={seconds}", "--benchmark_format=json"]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        yield from _beside_onednn(json.loads(output))
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     rng = np.random.default_rng(0)
     layers = _layers(rng)
@@ -61,6 +76,30 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
             yield _share_of_peak(path, ours, 2 * batch * multiply_adds, options.threads, repeats)
         for batch in (512,) if options.quick else (512, 2048):
             yield from _in_tensorflow(batch, options)
+
+
+def _beside_onednn(report: dict[str, Any]) -> Iterator[BenchRow]:
+    """Rows of the report of bench_gated_mlp_peers."""
+    for entry in report["benchmarks"]:
+        _, precision, batch = entry["name"].split("/")
+        path = f"mlp/precision={precision}/batch={batch}/threads=1"
+        yield row(
+            f"{path}/peer=onednn",
+            entry["ours_us"],
+            "us",
+            peer="oneDNN matmul, fused epilogue",
+            peer_value=entry["onednn_us"],
+            target=1.0,
+        )
+        yield row(
+            f"{path}/peer=probe",
+            entry["ours_gops"],
+            "GFLOP/s",
+            peer=f"{precision} products in registers",
+            peer_value=entry["peak_gops"],
+            target=1 / PEAK_SHARES[precision] if int(batch) >= 64 else None,
+            smaller_is_better=False,
+        )
 
 
 def _layers(rng: np.random.Generator) -> list[GatedLayer]:
