@@ -46,6 +46,19 @@ using tensorflow::Var;
 using tensorflow::core::RefCountPtr;
 using tensorflow::shape_inference::InferenceContext;
 
+// The rule of row_optimizer.h with its options, as ReadOptimizer reads them.
+#define FEEDFAST_ROW_RULE_ATTRS                                                \
+  .Attr("rule: {'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'rowwise_adam'}") \
+      .Attr("epsilon: float")                                                  \
+      .Attr("beta1: float")                                                    \
+      .Attr("beta2: float")                                                    \
+      .Attr("weight_decay: float")                                             \
+      .Attr("weight_decay_mode: {'l2', 'decouple'}")                           \
+      .Attr("clipping: {'none', 'value', 'row_norm', 'norm'}")                 \
+      .Attr("max_gradient: float")                                             \
+      .Attr("stochastic_rounding: bool")                                       \
+      .Attr("seed: int")
+
 // Updates rows of `table`, whose first dimension counts rows, in place: the rule, its options and
 // its states are those of row_optimizer.h. rows[i] has the gradient values[i, ...]; duplicates are
 // summed first.
@@ -57,18 +70,7 @@ REGISTER_OP("FeedfastRowUpdate")
     .Input("learning_rate: float")
     .Input("step: int64")  // of the table, from 1
     .Attr("num_states: int >= 0")
-    .Attr("dtype: {float, half, bfloat16}")
-    .Attr("rule: {'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'rowwise_adam'}")
-    .Attr("epsilon: float")
-    .Attr("beta1: float")
-    .Attr("beta2: float")
-    .Attr("weight_decay: float")
-    .Attr("weight_decay_mode: {'l2', 'decouple'}")
-    .Attr("clipping: {'none', 'value', 'row_norm', 'norm'}")
-    .Attr("max_gradient: float")
-    .Attr("stochastic_rounding: bool")
-    .Attr("seed: int")
-    .SetIsStateful()
+    .Attr("dtype: {float, half, bfloat16}") FEEDFAST_ROW_RULE_ATTRS.SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 
 // The same for the gradient of pooled bags: `grad` [num_bags, dim] is the gradient by their pooled
@@ -86,18 +88,7 @@ REGISTER_OP("FeedfastPooledRowUpdate")
     .Attr("num_states: int >= 0")
     .Attr("num_weights: int >= 0")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
-    .Attr("dtype: {float, half, bfloat16}")
-    .Attr("rule: {'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'rowwise_adam'}")
-    .Attr("epsilon: float")
-    .Attr("beta1: float")
-    .Attr("beta2: float")
-    .Attr("weight_decay: float")
-    .Attr("weight_decay_mode: {'l2', 'decouple'}")
-    .Attr("clipping: {'none', 'value', 'row_norm', 'norm'}")
-    .Attr("max_gradient: float")
-    .Attr("stochastic_rounding: bool")
-    .Attr("seed: int")
-    .Output("trigger_grad: float")
+    .Attr("dtype: {float, half, bfloat16}") FEEDFAST_ROW_RULE_ATTRS.Output("trigger_grad: float")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape);
 
@@ -125,18 +116,7 @@ REGISTER_OP("FeedfastUpdateInBackward")
     .Attr("num_states: int >= 0")
     .Attr("num_weights: int >= 0")
     .Attr("pooling: {'sum', 'mean', 'sqrtn'}")
-    .Attr("dtype: {float, half, bfloat16}")
-    .Attr("rule: {'sgd', 'adagrad', 'rowwise_adagrad', 'adam', 'rowwise_adam'}")
-    .Attr("epsilon: float")
-    .Attr("beta1: float")
-    .Attr("beta2: float")
-    .Attr("weight_decay: float")
-    .Attr("weight_decay_mode: {'l2', 'decouple'}")
-    .Attr("clipping: {'none', 'value', 'row_norm', 'norm'}")
-    .Attr("max_gradient: float")
-    .Attr("stochastic_rounding: bool")
-    .Attr("seed: int")
-    .Output("output: float")
+    .Attr("dtype: {float, half, bfloat16}") FEEDFAST_ROW_RULE_ATTRS.Output("output: float")
     .SetIsStateful()
     .SetShapeFn([](InferenceContext* c) {
       c->set_output(0, c->input(0));
@@ -298,12 +278,60 @@ class UpdateMemory {
   RowGroups groups_;
 };
 
-class RowUpdateOp : public OpKernel {
- public:
-  explicit RowUpdateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+// What the update ops share: the rule, the memory, and the update once its gradient is known.
+class RowOptimizerOp : public OpKernel {
+ protected:
+  explicit RowOptimizerOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("dtype", &dtype_));
     OP_REQUIRES_OK(ctx, ReadOptimizer(ctx, &optimizer_));
   }
+
+  // The rule at `step`, with the learning rate of the call, and the table it is for. Writes
+  // nothing.
+  absl::Status View(OpKernelContext* ctx, const std::vector<RefCountPtr<Var>>& variables,
+                    std::int64_t step, RowOptimizer* optimizer, TrainableTable* table) const {
+    const Tensor* learning_rate = nullptr;
+    TF_RETURN_IF_ERROR(ctx->input("learning_rate", &learning_rate));
+    TF_RETURN_IF_ERROR(ReadScalar("learning_rate", *learning_rate));
+    *optimizer = optimizer_;
+    optimizer->learning_rate = learning_rate->flat<float>()(0);
+    optimizer->step = step;
+    TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRowOptimizer(*optimizer)));
+    return ViewTrainable(variables, dtype_, *optimizer, table);
+  }
+
+  // Applies the gradient that group(groups, &gradient) makes. Writes nothing where that fails.
+  template <typename Group>
+  absl::Status Apply(OpKernelContext* ctx, const std::vector<RefCountPtr<Var>>& variables,
+                     const RowOptimizer& optimizer, TrainableTable* table, const Group& group) {
+    return memory_.WithGroups([&](RowGroups* groups) -> absl::Status {
+      RowGradient gradient;
+      TF_RETURN_IF_ERROR(group(groups, &gradient));
+      TF_RETURN_IF_ERROR(Own(ctx, variables, table));
+      memory_.See(optimizer, *table);
+      ApplyRowGradient(*table, optimizer, gradient, RunOnOpThreads(ctx));
+      return absl::OkStatus();
+    });
+  }
+
+ private:
+  DataType dtype_ = tensorflow::DT_FLOAT;
+  RowOptimizer optimizer_;
+  UpdateMemory memory_;
+};
+
+// One row of the table for each of `count`.
+absl::Status RequireRows(const char* name, const Tensor& tensor, std::int64_t count,
+                         std::int64_t dim) {
+  if (tensor.NumElements() == count * dim) return absl::OkStatus();
+  return absl::InvalidArgumentError(std::string(name) + " must have " + std::to_string(count) +
+                                    " x " + std::to_string(dim) + " elements; got shape " +
+                                    tensor.shape().DebugString());
+}
+
+class RowUpdateOp : public RowOptimizerOp {
+ public:
+  explicit RowUpdateOp(OpKernelConstruction* ctx) : RowOptimizerOp(ctx) {}
 
   void Compute(OpKernelContext* ctx) override { OP_REQUIRES_OK(ctx, Update(ctx)); }
 
@@ -311,18 +339,11 @@ class RowUpdateOp : public OpKernel {
   absl::Status Update(OpKernelContext* ctx) {
     const Tensor* rows_tensor = nullptr;
     const Tensor* values = nullptr;
-    const Tensor* learning_rate = nullptr;
     const Tensor* step = nullptr;
     TF_RETURN_IF_ERROR(ctx->input("rows", &rows_tensor));
     TF_RETURN_IF_ERROR(ctx->input("values", &values));
-    TF_RETURN_IF_ERROR(ctx->input("learning_rate", &learning_rate));
     TF_RETURN_IF_ERROR(ctx->input("step", &step));
-    TF_RETURN_IF_ERROR(ReadScalar("learning_rate", *learning_rate));
     TF_RETURN_IF_ERROR(ReadScalar("step", *step));
-    RowOptimizer optimizer = optimizer_;
-    optimizer.learning_rate = learning_rate->flat<float>()(0);
-    optimizer.step = step->flat<std::int64_t>()(0);
-    TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRowOptimizer(optimizer)));
     if (rows_tensor->dims() != 1)
       return absl::InvalidArgumentError("rows must have 1 dimensions; got " +
                                         std::to_string(rows_tensor->dims()));
@@ -332,44 +353,34 @@ class RowUpdateOp : public OpKernel {
     std::vector<RefCountPtr<Var>> variables;
     TF_RETURN_IF_ERROR(LookupVariables(ctx, &variables));
     const VariableLocks locks(variables, VariableLocks::kExclusive);
+    RowOptimizer optimizer;
     TrainableTable table;
-    TF_RETURN_IF_ERROR(ViewTrainable(variables, dtype_, optimizer, &table));
-    if (values->NumElements() != rows.size() * table.dim)
-      return absl::InvalidArgumentError("values must have " + std::to_string(rows.size()) + " x " +
-                                        std::to_string(table.dim) + " elements; got shape " +
-                                        values->shape().DebugString());
+    TF_RETURN_IF_ERROR(View(ctx, variables, step->flat<std::int64_t>()(0), &optimizer, &table));
+    TF_RETURN_IF_ERROR(RequireRows("values", *values, rows.size(), table.dim));
     TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRows(rows, table.num_rows)));
-    return memory_.WithGroups([&](RowGroups* groups) -> absl::Status {
-      RowGradient gradient;
-      if (StrictlyAscending(rows)) {
-        gradient.num_rows = rows.size();
-        gradient.rows = rows.data();
-        gradient.grad = values->flat<float>().data();
-        gradient.dim = table.dim;
-      } else {
-        TF_RETURN_IF_ERROR(ToTensorFlow(groups->GroupSlices(rows)));
-        gradient = groups->Gradient(values->flat<float>().data(), table.dim);
-      }
-      TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
-      memory_.See(optimizer, table);
-      ApplyRowGradient(table, optimizer, gradient, RunOnOpThreads(ctx));
-      return absl::OkStatus();
-    });
+    const float* grad = values->flat<float>().data();
+    return Apply(ctx, variables, optimizer, &table,
+                 [&](RowGroups* groups, RowGradient* gradient) -> absl::Status {
+                   if (!StrictlyAscending(rows)) {
+                     TF_RETURN_IF_ERROR(ToTensorFlow(groups->GroupSlices(rows)));
+                     *gradient = groups->Gradient(grad, table.dim);
+                     return absl::OkStatus();
+                   }
+                   gradient->num_rows = rows.size();
+                   gradient->rows = rows.data();
+                   gradient->grad = grad;
+                   gradient->dim = table.dim;
+                   return absl::OkStatus();
+                 });
   }
-
-  DataType dtype_ = tensorflow::DT_FLOAT;
-  RowOptimizer optimizer_;
-  UpdateMemory memory_;
 };
 
-class PooledRowUpdateOp : public OpKernel {
+class PooledRowUpdateOp : public RowOptimizerOp {
  public:
-  explicit PooledRowUpdateOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
+  explicit PooledRowUpdateOp(OpKernelConstruction* ctx) : RowOptimizerOp(ctx) {
     std::string pooling;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("dtype", &dtype_));
     OP_REQUIRES_OK(ctx, ctx->GetAttr("pooling", &pooling));
     OP_REQUIRES_OK(ctx, ToPooling(pooling, &pooling_));
-    OP_REQUIRES_OK(ctx, ReadOptimizer(ctx, &optimizer_));
   }
 
   void Compute(OpKernelContext* ctx) override {
@@ -384,14 +395,11 @@ class PooledRowUpdateOp : public OpKernel {
     const Tensor* grad = nullptr;
     const Tensor* values = nullptr;
     const Tensor* offsets = nullptr;
-    const Tensor* learning_rate = nullptr;
     OpInputList weights;
     TF_RETURN_IF_ERROR(ctx->input("grad", &grad));
     TF_RETURN_IF_ERROR(ctx->input("values", &values));
     TF_RETURN_IF_ERROR(ctx->input("offsets", &offsets));
-    TF_RETURN_IF_ERROR(ctx->input("learning_rate", &learning_rate));
     TF_RETURN_IF_ERROR(ctx->input_list("weights", &weights));
-    TF_RETURN_IF_ERROR(ReadScalar("learning_rate", *learning_rate));
     if (weights.size() > 1)
       return absl::InvalidArgumentError("weights must be none or one tensor; got " +
                                         std::to_string(weights.size()));
@@ -411,33 +419,24 @@ class PooledRowUpdateOp : public OpKernel {
     variables.pop_back();
 
     TF_RETURN_IF_ERROR(RequireVariable("step", *counter, tensorflow::DT_INT64, 1));
-    RowOptimizer optimizer = optimizer_;
-    optimizer.learning_rate = learning_rate->flat<float>()(0);
-    optimizer.step = counter->tensor()->flat<std::int64_t>()(0) + 1;
-    TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRowOptimizer(optimizer)));
+    RowOptimizer optimizer;
     TrainableTable table;
-    TF_RETURN_IF_ERROR(ViewTrainable(variables, dtype_, optimizer, &table));
+    TF_RETURN_IF_ERROR(
+        View(ctx, variables, counter->tensor()->flat<std::int64_t>()(0) + 1, &optimizer, &table));
     TF_RETURN_IF_ERROR(ToTensorFlow(ValidateBags(bags, table.num_rows)));
-    if (grad->NumElements() != bags.num_bags() * table.dim)
-      return absl::InvalidArgumentError("grad must have shape [" + std::to_string(bags.num_bags()) +
-                                        "," + std::to_string(table.dim) + "]; got " +
-                                        grad->shape().DebugString());
-    return memory_.WithGroups([&](RowGroups* groups) -> absl::Status {
-      TF_RETURN_IF_ERROR(ToTensorFlow(groups->Group(bags, pooling_)));
-      TF_RETURN_IF_ERROR(Own(ctx, variables, &table));
-      TF_RETURN_IF_ERROR(Unshare(ctx, counter.get()));
-      counter->tensor()->flat<std::int64_t>()(0) = optimizer.step;
-      memory_.See(optimizer, table);
-      ApplyRowGradient(table, optimizer, groups->Gradient(grad->flat<float>().data(), table.dim),
-                       RunOnOpThreads(ctx));
-      return absl::OkStatus();
-    });
+    TF_RETURN_IF_ERROR(RequireRows("grad", *grad, bags.num_bags(), table.dim));
+    TF_RETURN_IF_ERROR(Unshare(ctx, counter.get()));
+    TF_RETURN_IF_ERROR(Apply(ctx, variables, optimizer, &table,
+                             [&](RowGroups* groups, RowGradient* gradient) -> absl::Status {
+                               TF_RETURN_IF_ERROR(ToTensorFlow(groups->Group(bags, pooling_)));
+                               *gradient = groups->Gradient(grad->flat<float>().data(), table.dim);
+                               return absl::OkStatus();
+                             }));
+    counter->tensor()->flat<std::int64_t>()(0) = optimizer.step;
+    return absl::OkStatus();
   }
 
-  DataType dtype_ = tensorflow::DT_FLOAT;
   Pooling pooling_ = Pooling::kSum;
-  RowOptimizer optimizer_;
-  UpdateMemory memory_;
 };
 
 class AssignRowsOp : public OpKernel {
@@ -464,10 +463,7 @@ class AssignRowsOp : public OpKernel {
                                         rows_tensor.NumElements()};
     TF_RETURN_IF_ERROR(ToTensorFlow(ValidateRows(rows, num_rows)));
     const std::int64_t dim = num_rows == 0 ? 0 : variable->tensor()->NumElements() / num_rows;
-    if (values.NumElements() != rows.size() * dim)
-      return absl::InvalidArgumentError("values must have " + std::to_string(rows.size()) + " x " +
-                                        std::to_string(dim) + " elements; got shape " +
-                                        values.shape().DebugString());
+    TF_RETURN_IF_ERROR(RequireRows("values", values, rows.size(), dim));
     TF_RETURN_IF_ERROR(Unshare(ctx, variable));
     const auto row_bytes = static_cast<std::size_t>(dim * tensorflow::DataTypeSize(dtype_));
     auto* to = static_cast<char*>(variable->tensor()->data());
