@@ -97,7 +97,6 @@ LeafEncoderArgs LeafEncoder::Args(const float* x, std::int64_t num_rows,
 RankedLeavesArgs LeafEncoder::RankedArgs(const float* x, std::int64_t num_rows,
                                          std::int64_t x_stride) const noexcept {
   RankedLeavesArgs args = ranked_.args();
-  args.sets = forest_.sets();
   args.leaf_offsets = forest_.leaf_offsets.data();
   args.x = x;
   args.num_rows = num_rows;

@@ -12,6 +12,8 @@ namespace {
 // Beyond these a forest of few deep and many small trees would be mostly unused places.
 constexpr std::int64_t kFewPlaces = std::int64_t{1} << 16;
 constexpr std::int64_t kMostPlacesPerNode = 16;
+// Words; more would not stay in the second-level cache.
+constexpr std::int64_t kMaxCategoryOutcomes = std::int64_t{1} << 18;
 
 struct TreeNode {
   std::int32_t child;  // as in Split
@@ -57,55 +59,55 @@ std::int32_t LargestDepth(const Forest& forest) {
   return depth;
 }
 
-// What a split compares, in the order of columns: numeric splits of a feature by threshold.
-struct Comparison {
-  bool categorical;
-  std::int32_t feature;
-  float threshold;
-  std::int32_t set;
-
-  explicit Comparison(const Split& split)
-      : categorical(split.set != kNoSet),
-        feature(split.feature),
-        threshold(split.threshold),
-        set(split.set) {}
-  bool operator<(const Comparison& other) const {
-    if (categorical != other.categorical) return !categorical;
-    if (feature != other.feature) return feature < other.feature;
-    if (threshold != other.threshold) return threshold < other.threshold;
-    return set < other.set;
-  }
-};
+// What a numeric split compares, in the order of columns.
+using Comparison = std::pair<std::int32_t, float>;  // feature, threshold
 
 struct CodedComparison {
   std::int32_t column;
   std::int32_t rank;  // codes up to this go left
 };
 
-// Every comparison once, in order, and where it is.
+// Every numeric comparison once, in order, and where it is.
 struct Columns {
   std::map<Comparison, CodedComparison> codes;
   std::vector<RankedColumn> columns;
-  std::vector<std::vector<float>> thresholds;  // of the numeric columns, ascending
+  std::vector<std::vector<float>> thresholds;  // of each column, ascending
 };
 
 Columns FindColumns(const Forest& forest) {
   Columns found;
-  for (const Split& split : forest.splits) found.codes.try_emplace(Comparison(split));
+  for (const Split& split : forest.splits)
+    if (split.set == kNoSet) found.codes.try_emplace({split.feature, split.threshold});
   for (auto& [comparison, code] : found.codes) {
-    if (comparison.categorical) {
-      found.columns.push_back({comparison.feature, comparison.set, false});
-      code = {static_cast<std::int32_t>(found.columns.size()) - 1, 1};
-      continue;
-    }
-    if (found.columns.empty() || found.columns.back().feature != comparison.feature ||
+    const auto& [feature, threshold] = comparison;
+    if (found.columns.empty() || found.columns.back().feature != feature ||
         found.thresholds.back().size() == kMaxColumnThresholds) {
-      found.columns.push_back({comparison.feature, 0, false});
+      found.columns.push_back({feature, 0, false});
       found.thresholds.emplace_back();
     }
-    found.thresholds.back().push_back(comparison.threshold);
+    found.thresholds.back().push_back(threshold);
     code = {static_cast<std::int32_t>(found.columns.size()) - 1,
             static_cast<std::int32_t>(found.thresholds.back().size())};
+  }
+  return found;
+}
+
+// The features of categorical splits, ascending, and the size of all outcomes, which lie one
+// feature after the other; `row_words` words for each category.
+std::vector<RankedCategorical> FindCategoricals(const Forest& forest, std::int64_t row_words,
+                                                std::int64_t* num_words) {
+  std::map<std::int32_t, std::int32_t> num_categories;
+  for (const Split& split : forest.splits) {
+    if (split.set == kNoSet) continue;
+    const auto set = static_cast<std::size_t>(split.set);
+    std::int32_t& largest = num_categories[split.feature];
+    largest = std::max(largest, 32 * (forest.set_offsets[set + 1] - forest.set_offsets[set]));
+  }
+  std::vector<RankedCategorical> found;
+  *num_words = 0;
+  for (const auto& [feature, count] : num_categories) {
+    found.push_back({feature, count, *num_words});
+    *num_words += (std::int64_t{count} + 2) * row_words;
   }
   return found;
 }
@@ -144,6 +146,10 @@ RankedForest::RankedForest(const Forest& forest) {
       std::max(kFewPlaces, kMostPlacesPerNode * (static_cast<std::int64_t>(forest.splits.size()) +
                                                  forest.num_leaves())))
     return;
+  const std::int64_t row_words = padded_trees * num_places / 64;
+  std::int64_t num_outcomes = 0;
+  std::vector<RankedCategorical> categoricals = FindCategoricals(forest, row_words, &num_outcomes);
+  if (categoricals.size() > kMaxRankedCategoricals || num_outcomes > kMaxCategoryOutcomes) return;
   Columns found = FindColumns(forest);
   if (found.columns.size() > kMaxRankedColumns) return;
 
@@ -159,13 +165,13 @@ RankedForest::RankedForest(const Forest& forest) {
     PutThresholds(found.thresholds[column], layout, thresholds_.data() + used);
     used += layout.num_blocks * kThresholdLanes;
   }
-  num_numeric_ = static_cast<std::int64_t>(found.thresholds.size());
   num_trees_ = forest.num_trees();
   depth_ = depth;
 
   node_columns_ = AlignedBuffer<std::uint8_t>(padded_trees * num_places);
   node_ranks_ = AlignedBuffer<std::uint8_t>(padded_trees * num_places);
-  missing_right_ = AlignedBuffer<std::uint64_t>(padded_trees * num_places / 64);
+  missing_right_ = AlignedBuffer<std::uint64_t>(row_words);
+  category_outcomes_ = AlignedBuffer<std::uint64_t>(num_outcomes);
   leaves_ = AlignedBuffer<std::int32_t>(padded_trees * num_places);
   const bool narrow = found.columns.size() <= kNarrowColumns;
   for (std::int64_t tree = 0; tree < num_trees_; ++tree) {
@@ -181,7 +187,20 @@ RankedForest::RankedForest(const Forest& forest) {
         continue;
       }
       const Split& split = walk.split(node);
-      const CodedComparison code = found.codes.at(Comparison(split));
+      if (split.set != kNoSet) {
+        node_ranks_[at] = std::numeric_limits<std::uint8_t>::max();
+        const auto categorical = std::lower_bound(
+            categoricals.begin(), categoricals.end(), split.feature,
+            [](const RankedCategorical& c, std::int32_t f) { return c.feature < f; });
+        std::uint64_t* const first =
+            category_outcomes_.data() + categorical->first + node.place / 64 * padded_trees + tree;
+        const std::uint64_t bit = std::uint64_t{1} << (node.place % 64);
+        for (std::int32_t c = 0; c < categorical->num_categories; ++c)
+          if (SetHas(forest.sets(), split.set, static_cast<float>(c))) first[c * row_words] |= bit;
+        if (split.default_left == 0) first[(categorical->num_categories + 1) * row_words] |= bit;
+        continue;
+      }
+      const CodedComparison code = found.codes.at({split.feature, split.threshold});
       const bool right = split.default_left == 0;
       node_columns_[at] =
           static_cast<std::uint8_t>(code.column + (narrow && right ? kNarrowColumns : 0));
@@ -190,14 +209,17 @@ RankedForest::RankedForest(const Forest& forest) {
     }
   }
   columns_ = std::move(found.columns);
+  categoricals_ = std::move(categoricals);
 }
 
 RankedLeavesArgs RankedForest::args() const noexcept {
   RankedLeavesArgs args{};
   args.columns = columns_.data();
-  args.num_numeric = num_numeric_;
   args.num_columns = static_cast<std::int64_t>(columns_.size());
   args.thresholds = thresholds_.data();
+  args.categoricals = categoricals_.data();
+  args.num_categoricals = static_cast<std::int64_t>(categoricals_.size());
+  args.category_outcomes = category_outcomes_.data();
   args.node_columns = node_columns_.data();
   args.node_ranks = node_ranks_.data();
   args.missing_right = missing_right_.data();

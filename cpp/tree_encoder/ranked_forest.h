@@ -20,29 +20,31 @@ namespace feedfast::tree_encoder {
 // Ranks are exact: with t_0 < t_1 < .. the thresholds of a column and
 //   code(v) = 0 when v is missing, else 1 + |{j : t_j <= v}|
 // v < t_j is code(v) <= j + 1, missing values included when they go left; where they go right it is
-// code(v) - 1 <= j in bytes, because 0 becomes 255. A categorical split is a column with one
-// threshold whose code is 1 outside the set and 2 inside.
+// code(v) - 1 <= j in bytes, because 0 becomes 255.
+//
+// Of categorical splits the outcomes lie ready, per feature and category, in the same bits.
 class RankedForest {
  public:
   RankedForest() = default;
-  // Empty (no columns) when the forest does not fit: a tree is deeper than kMaxRankedDepth,
-  // there are more than kMaxRankedColumns columns, or most places of complete trees were unused.
-  // Requires a valid forest.
+  // Empty when the forest does not fit: a tree is deeper than kMaxRankedDepth, there are more than
+  // kMaxRankedColumns columns or kMaxRankedCategoricals categorical features, these have too many
+  // categories, or most places of complete trees were unused. Requires a valid forest.
   explicit RankedForest(const Forest& forest);
 
-  bool empty() const noexcept { return columns_.empty(); }
+  bool empty() const noexcept { return depth_ == 0; }
   // All but x and out.
   RankedLeavesArgs args() const noexcept;
 
  private:
   std::vector<RankedColumn> columns_;
-  std::int64_t num_numeric_ = 0;
+  std::vector<RankedCategorical> categoricals_;
   std::int64_t num_trees_ = 0;
   std::int32_t depth_ = 0;
   AlignedBuffer<float> thresholds_;
   AlignedBuffer<std::uint8_t> node_columns_;
   AlignedBuffer<std::uint8_t> node_ranks_;
   AlignedBuffer<std::uint64_t> missing_right_;
+  AlignedBuffer<std::uint64_t> category_outcomes_;
   AlignedBuffer<std::int32_t> leaves_;
 };
 

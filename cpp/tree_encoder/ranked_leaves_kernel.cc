@@ -48,24 +48,41 @@ void RankInBlocks(const RankedLeavesArgs& args, const RankedColumn& column, cons
 // codes[i * code_stride + c] = code of row i in column c.
 void RankRows(const RankedLeavesArgs& args, const float* x, std::int64_t num_rows,
               std::int64_t code_stride, std::uint8_t* codes) {
-  for (std::int64_t c = 0; c < args.num_numeric; ++c) {
+  for (std::int64_t c = 0; c < args.num_columns; ++c) {
     const RankedColumn& column = args.columns[c];
     if (column.searched)
       RankInBlocks(args, column, x, num_rows, code_stride, codes + c);
     else
       RankInTwoBlocks(args, column, x, num_rows, code_stride, codes + c);
   }
-  for (std::int64_t c = args.num_numeric; c < args.num_columns; ++c) {
-    const RankedColumn& column = args.columns[c];
-    for (std::int64_t i = 0; i < num_rows; ++i) {
-      const float value = x[i * args.x_stride + column.feature];
-      const bool missing = value != value;
-      codes[i * code_stride + c] =
-          missing ? std::uint8_t{0}
-                  : static_cast<std::uint8_t>(SetHas(args.sets, column.first, value) ? 2 : 1);
+}
+
+// What the categorical splits make of one row, per feature: [2^depth / 64, padded trees].
+class RowCategories {
+ public:
+  RowCategories(const RankedLeavesArgs& args, const float* x, std::int64_t words)
+      : num_(args.num_categoricals) {
+    for (std::int64_t i = 0; i < num_; ++i) {
+      const RankedCategorical& categorical = args.categoricals[i];
+      const float value = x[categorical.feature];
+      std::int64_t row = categorical.num_categories + (value != value ? 1 : 0);
+      if (value >= 0.0F && value < static_cast<float>(categorical.num_categories))
+        row = static_cast<std::int64_t>(value);
+      outcomes_[i] = args.category_outcomes + categorical.first + row * words;
     }
   }
-}
+
+  // `outcomes` of eight trees, and those of the categorical splits: word `at` and the seven behind.
+  __m512i With(__m512i outcomes, std::int64_t at) const {
+    for (std::int64_t i = 0; i < num_; ++i)
+      outcomes = _mm512_or_si512(outcomes, _mm512_load_si512(outcomes_[i] + at));
+    return outcomes;
+  }
+
+ private:
+  std::int64_t num_;
+  const std::uint64_t* outcomes_[kMaxRankedCategoricals];
+};
 
 // The codes of one row, ready to be looked up by node.
 template <bool kWide>
@@ -112,7 +129,7 @@ inline void Store(std::uint8_t* out, __mmask8 lanes, __m256i rows, const std::in
 }
 
 template <int kDepth, bool kWide, typename Out>
-void EncodeRow(const RankedLeavesArgs& args, const std::uint8_t* codes, Out* out) {
+void EncodeRow(const RankedLeavesArgs& args, const float* x, const std::uint8_t* codes, Out* out) {
   constexpr std::int64_t kNodes = std::int64_t{1} << kDepth;
   constexpr std::int64_t kWords = kNodes / kWordNodes;
   alignas(64) std::uint64_t outcomes[kWords * kGroupTrees];
@@ -122,6 +139,7 @@ void EncodeRow(const RankedLeavesArgs& args, const std::uint8_t* codes, Out* out
       _mm512_sub_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(1)), kDepth);
   const std::int64_t padded_trees =
       (args.num_trees + kRankedTreeLanes - 1) / kRankedTreeLanes * kRankedTreeLanes;
+  const RowCategories categories(args, x, kWords * padded_trees);
   for (std::int64_t group = 0; group < padded_trees; group += kGroupTrees) {
     const std::int64_t left = padded_trees - group;
     const std::int64_t num_trees = left < kGroupTrees ? left : kGroupTrees;
@@ -130,19 +148,19 @@ void EncodeRow(const RankedLeavesArgs& args, const std::uint8_t* codes, Out* out
         outcomes[word * kGroupTrees + i] =
             row.Right(args, (group + i) * kNodes + word * kWordNodes);
     for (std::int64_t i = 0; i < num_trees; i += kRankedTreeLanes) {
-      const std::uint64_t* const words = outcomes + i;
-      const __m512i upper_levels = _mm512_load_si512(words);
+      const auto word = [&](std::int64_t index) {
+        return categories.With(_mm512_load_si512(outcomes + index * kGroupTrees + i),
+                               index * padded_trees + group + i);
+      };
+      const __m512i upper_levels = word(0);
       __m512i h = _mm512_set1_epi64(1);
       for (int level = 0; level < kMinRankedDepth; ++level) h = Descend(h, upper_levels, h);
       if constexpr (kDepth > 6) {  // h is 64..127: the bits of word 1
-        h = Descend(h, _mm512_load_si512(words + kGroupTrees),
-                    _mm512_and_si512(h, _mm512_set1_epi64(63)));
+        h = Descend(h, word(1), _mm512_and_si512(h, _mm512_set1_epi64(63)));
       }
       if constexpr (kDepth > 7) {  // h is 128..255: the bits of words 2 and 3
-        const __m512i lower = _mm512_load_si512(words + 2 * kGroupTrees);
-        const __m512i upper = _mm512_load_si512(words + 3 * kGroupTrees);
         const __mmask8 in_upper = _mm512_test_epi64_mask(h, _mm512_set1_epi64(64));
-        h = Descend(h, _mm512_mask_blend_epi64(in_upper, lower, upper),
+        h = Descend(h, _mm512_mask_blend_epi64(in_upper, word(2), word(3)),
                     _mm512_and_si512(h, _mm512_set1_epi64(63)));
       }
       const std::int64_t tree = group + i;
@@ -162,9 +180,11 @@ void EncodeRows(const RankedLeavesArgs& args, Out* out) {
   for (std::int64_t block = 0; block < args.num_rows; block += kBlockRows) {
     const std::int64_t left = args.num_rows - block;
     const std::int64_t num_rows = left < kBlockRows ? left : kBlockRows;
-    RankRows(args, args.x + block * args.x_stride, num_rows, kCodeStride, codes);
+    const float* const x = args.x + block * args.x_stride;
+    RankRows(args, x, num_rows, kCodeStride, codes);
     for (std::int64_t i = 0; i < num_rows; ++i)
-      EncodeRow<kDepth, kWide>(args, codes + i * kCodeStride, out + (block + i) * args.num_trees);
+      EncodeRow<kDepth, kWide>(args, x + i * args.x_stride, codes + i * kCodeStride,
+                               out + (block + i) * args.num_trees);
   }
 }
 
