@@ -53,6 +53,20 @@ def test_what_is_altered_is_surfaced(store: ModelStore) -> None:
         store.open("feed", verify="full")
 
 
+def test_a_comparison_that_breaks_off_verifies_nothing(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(verification, "blob_problem", out_of_memory)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    opened = store.open("feed", verify="background")
+    with pytest.raises(ValueError, match=r"verification failed: MemoryError\(\)"):
+        opened.wait_verified()
+    assert not opened.verified
+
+
 def test_every_open_can_be_verified_later(store: ModelStore) -> None:
     assert store.open("feed", verify="full").verified
     opened = store.open("feed")

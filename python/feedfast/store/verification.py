@@ -71,6 +71,9 @@ class Verification:
             self._problem = f"{self._where}: verification was stopped"
         except OSError as error:
             self._problem = f"{self._where}: {error}"
+        except BaseException as error:
+            self._problem = f"{self._where}: verification failed: {error!r}"
+            raise
         finally:
             self._done.set()
 
