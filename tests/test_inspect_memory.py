@@ -79,3 +79,18 @@ def test_any_model_and_any_process(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--pid goes with --memory" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path), "--model", "big", "--memory"]) == 0
     assert "every page read" in capsys.readouterr().out
+
+
+def test_blocks_of_the_same_rows_are_counted_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ModelStore(tmp_path).writer("zeros") as writer:
+        writer.add_table("table", np.zeros((3 << 16, 64), np.float32))
+        writer.publish()
+    blobs = ModelStore(tmp_path).open("zeros").manifest.sections["table"].blobs
+    assert len(set(blobs)) < len(blobs)
+    (section,) = inspect(capsys, tmp_path)["sections"]
+    assert section["read"]["rss"] <= section["bytes"]
+    compare = ["--compare", str(tmp_path)]
+    assert main(["inspect", str(tmp_path), "--memory", *compare]) == 2
+    assert "--compare goes without --memory" in capsys.readouterr().err

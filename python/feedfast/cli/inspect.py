@@ -41,9 +41,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints the sections of each model with their bytes, or the report on hashing."""
     console = Console(as_json=args.json)
     if args.hashing is not None:
-        given = (args.store, args.model, args.version, args.pid, args.memory or None)
+        given = (args.store, args.model, args.version, args.pid, args.memory or None, args.compare)
         if any(value is not None for value in given):
-            raise ValueError("--hashing takes keys, no store, model, version, memory or pid")
+            raise ValueError(
+                "--hashing takes keys, no store, model, version, memory, pid or compare"
+            )
         hashing_report.run(args, console)
         return 0
     if args.rows is not None or args.dim is not None or args.column is not None:
@@ -51,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.store is None:
         raise ValueError("name the folder of a model store, or keys with --hashing")
     if args.memory:
+        if args.compare is not None:
+            raise ValueError("--compare goes without --memory")
         inspect_memory.run(args, console)
         return 0
     if args.pid is not None:

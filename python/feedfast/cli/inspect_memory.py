@@ -186,13 +186,12 @@ def _look_at(
 
 
 def _by_section(opened: OpenedModel, files: Mapping[str, Memory]) -> dict[str, Memory]:
-    return {
-        name: sum(
-            (files.get(os.path.realpath(path), Memory()) for path in opened.section_paths(name)),
-            Memory(),
-        )
-        for name in opened.manifest.sections
-    }
+    def memory(name: str) -> Memory:
+        # Blocks of the same rows are one file, whose mappings are counted together already.
+        paths = {os.path.realpath(path) for path in opened.section_paths(name)}
+        return sum((files.get(path, Memory()) for path in paths), Memory())
+
+    return {name: memory(name) for name in opened.manifest.sections}
 
 
 def _read_pages(opened: OpenedModel, name: str) -> PageFaults:
