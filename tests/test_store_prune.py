@@ -229,6 +229,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert document["pruned"] == "b@000001"
     assert document["objectives"] == ["like"]
     assert document["kept_bytes"] < document["bytes"]
+    for name, content in (("text", b"0"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+        assert main([*arguments, "--row-updates", str(tmp_path / name)]) == 2
+        assert f"{tmp_path / name}: not an npz file" in capsys.readouterr().err
+    np.save(tmp_path / "one.npy", np.ones(3))
+    assert main([*arguments, "--row-updates", str(tmp_path / "one.npy")]) == 2
+    assert "an npz file with an array for each table is needed" in capsys.readouterr().err
+    assert main([*arguments, "--zero-below", "nan"]) == 2
+    assert "--zero-below is nan" in capsys.readouterr().err
     assert main(["store", "prune", str(path), "none"]) == 2
 
 

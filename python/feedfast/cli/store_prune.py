@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedfast.cli.console import Console, format_bytes
 from feedfast.cli.store_diff import parse_version
@@ -42,8 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="model name of the result; default: the same model")
 
 
+def _read_row_updates(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not an npz file: {error}") from None
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path}: one array; an npz file with an array for each table is needed")
+    with arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
 def run(args: argparse.Namespace, console: Console) -> None:
     """Writes the version and prints what became of rows, heads and sections."""
+    if math.isnan(args.zero_below):
+        raise ValueError("--zero-below is nan; allowed: a number, negative for no limit")
     store = ModelStore(args.store)
     entry = parse_version(args.store, args.version)
     dropped = list(args.drop_objective)
@@ -55,10 +71,9 @@ def run(args: argparse.Namespace, console: Console) -> None:
             for objective, weight in zip(utility.objectives, utility.weights, strict=True)
             if weight == 0
         ]
-    row_updates = {}
+    row_updates: dict[str, NDArray[Any]] = {}
     if args.row_updates is not None:
-        with np.load(args.row_updates, allow_pickle=False) as arrays:
-            row_updates = {name: arrays[name] for name in arrays.files}
+        row_updates = _read_row_updates(args.row_updates)
     report = prune_ranker(
         store,
         entry.model,
