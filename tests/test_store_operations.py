@@ -239,16 +239,23 @@ def test_check_names_every_fault(tmp_path: Path) -> None:
     assert report.num_bytes == take_inventory(tmp_path).blob_bytes
     manifest = store.open("feed", 1).manifest
     (shared,) = manifest.sections["fixed"].blobs
+    (image,) = manifest.sections["image"].blobs
     (own,) = manifest.sections["tensors"].blobs
     file = tmp_path / "blobs" / shared.sha256
     content = bytearray(file.read_bytes())
     content[-1] ^= 4
     file.write_bytes(content)
     (tmp_path / "blobs" / own.sha256).unlink()
+    unreadable = tmp_path / "blobs" / image.sha256
+    unreadable.unlink()
+    unreadable.symlink_to(unreadable.name)  # the system reads it as little as a bad sector
     (tmp_path / "models" / "feed" / "000003" / "manifest.json").write_text("{}")
-    faults = {(str(f.entry), f.section, f.blob) for f in check_store(tmp_path).faults}
+    report = check_store(tmp_path)
+    assert any(fault.what.startswith("cannot be read: ") for fault in report.faults)
+    faults = {(str(f.entry), f.section, f.blob) for f in report.faults}
     assert faults == {
         ("feed@000001", "fixed", shared.sha256),
+        ("feed@000001", "image", image.sha256),
         ("feed@000001", "tensors", own.sha256),
         ("feed@000002", "fixed", shared.sha256),
         ("feed@000003", "", ""),

@@ -95,7 +95,10 @@ def check_store(
                         if progress is not None:
                             progress(done, total, str(at))
 
-                    problems[blob] = blob_problem(root, blob, full=True, advance=advance)
+                    try:
+                        problems[blob] = blob_problem(root, blob, full=True, advance=advance)
+                    except OSError as error:  # such as a bad sector: the others are still read
+                        problems[blob] = f"cannot be read: {error}"
                     check = (images or {}).get(section.layout) if section.kind == "image" else None
                     if problems[blob] is None and check is not None:
                         problems[blob] = _image_problem(check, blob_path(root, blob))
