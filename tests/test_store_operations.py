@@ -327,6 +327,16 @@ def test_open_versions_are_not_removed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows, table(300, 5, 1))
 
 
+def test_a_description_that_cannot_be_read_is_not_published(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    with store.writer("feed") as writer:
+        writer.add_table("table", table(9, 9, 9))
+        with pytest.raises(ValueError, match="description is not what JSON gives back"):
+            writer.publish({"rows": {10: 1, 9: 2}})
+        assert writer.publish({"rows": {"10": 1, "9": 2}}) == "000001"
+    assert [entry.version for entry in store.list()] == ["000001"]
+
+
 def test_writers_and_collection_wait_for_each_other(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     publish(store, 1)

@@ -130,17 +130,41 @@ def _parse(file: Path, lock: FileLock, model: str, version: str) -> Manifest:
     return manifest
 
 
+def _readable(manifest: Manifest) -> bytes:
+    """The bytes of a manifest, when reading them gives it back.
+
+    A manifest that cannot be read would keep garbage from being collected, too. Names that are no
+    text, such as {1: ...}, are written and sorted in another way than they are read.
+    """
+    where = f"model {manifest.model!r} version {manifest.version}"
+    text = manifest.to_json()
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ValueError(
+            f"{where}: its manifest has {len(text)} bytes; allowed: {MAX_MANIFEST_BYTES}"
+        )
+    try:
+        Manifest.from_json(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: its description is not what JSON gives back; "
+            f"allowed: JSON values with text as names ({error})"
+        ) from None
+    return text
+
+
 def publish_manifest(root: Path, manifest: Manifest) -> None:
     """Makes a version visible, at once and durably. Its blobs are there and synced already.
 
     Raises:
         FileExistsError: The version has a manifest.
+        ValueError: Nobody could read it: its description is not JSON, or too large.
     """
+    text = _readable(manifest)
     folder = root / MODELS / manifest.model
     unfinished = files.temporary_sibling(folder / manifest.version)
     unfinished.mkdir()
     try:
-        files.write_synced(unfinished / MANIFEST, [manifest.to_json()])
+        files.write_synced(unfinished / MANIFEST, [text])
         files.sync_folder(unfinished)
         # Fails if the version has a manifest: somebody else took the number.
         unfinished.rename(folder / manifest.version)
