@@ -24,6 +24,8 @@ from feedfast.store import (
     read_manifest,
     take_inventory,
 )
+from feedfast.store.locks import hold_alone
+from feedfast.store.versions import manifest_path
 from store_content import check, publish, table
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -325,6 +327,21 @@ def test_open_versions_are_not_removed(tmp_path: Path) -> None:
     assert report.removed_versions == (ModelVersion("feed", "000001"),)
     # The mapping is there as long as a view of it.
     np.testing.assert_array_equal(rows, table(300, 5, 1))
+
+
+def test_asking_who_has_a_version_open_does_not_hide_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    lock = hold_alone(manifest_path(tmp_path, "feed", "000001"))
+    assert lock is not None
+    opened: list[int] = []
+    reader = threading.Thread(target=lambda: opened.append(check(store.open("feed", 1))))
+    reader.start()
+    reader.join(0.1)
+    assert reader.is_alive()
+    lock.close()
+    reader.join()
+    assert opened == [1]
 
 
 def test_a_description_that_cannot_be_read_is_not_published(tmp_path: Path) -> None:

@@ -93,20 +93,24 @@ def without_writers(root: Path, *, wait_s: float) -> Iterator[None]:
 def hold_open(file: Path) -> FileLock:
     """Opens a manifest for reading and keeps its version from being removed.
 
+    A collection that holds it alone removes it at once, or lets go when it only asked who has it
+    open: the call waits for either.
+
     Raises:
-        FileNotFoundError: It does not exist, or is just being removed.
+        FileNotFoundError: It does not exist, or was just removed.
     """
     lock = FileLock(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
     try:
-        held = _try_lock(lock.descriptor, fcntl.LOCK_SH)
+        while not _try_lock(lock.descriptor, fcntl.LOCK_SH) and _is_at(file, lock.descriptor):
+            time.sleep(_POLL_S)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
         return lock
     # Between open and lock the version may have gone: the name is another file then, or none.
-    if not held or not _is_at(file, lock.descriptor):
+    if not _is_at(file, lock.descriptor):
         lock.close()
-        raise FileNotFoundError(errno.ENOENT, "version is being removed", str(file))
+        raise FileNotFoundError(errno.ENOENT, "version was removed", str(file))
     return lock
 
 
