@@ -20,6 +20,7 @@ from feedfast.store import (
     check_store,
     collect_garbage,
     compare_manifests,
+    files,
     push,
     read_manifest,
     take_inventory,
@@ -342,6 +343,25 @@ def test_asking_who_has_a_version_open_does_not_hide_it(tmp_path: Path) -> None:
     lock.close()
     reader.join()
     assert opened == [1]
+
+
+def test_unfinished_files_of_other_containers_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(ModelStore(tmp_path / "a"), 1)
+    (tmp_path / "b" / "blobs").mkdir(parents=True)
+    for digest in blob_files(tmp_path / "a"):
+        monkeypatch.setattr(os, "getpid", lambda: 2**22 + 1)  # above every process id
+        own = files.temporary_sibling(tmp_path / "b" / "blobs" / digest)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(files, "_pid_space", lambda: "0" * 12)
+            others = files.temporary_sibling(own.with_name(digest))
+        monkeypatch.undo()
+        own.touch()
+        others.touch()
+    push(tmp_path / "a", tmp_path / "b", "feed")
+    assert not own.exists()
+    assert others.exists()
 
 
 def test_a_description_that_cannot_be_read_is_not_published(tmp_path: Path) -> None:

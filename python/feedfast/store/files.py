@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -16,17 +17,27 @@ TEMPORARY_PREFIX = ".tmp-"
 def temporary_sibling(path: Path) -> Path:
     """A name in `path`'s folder that nobody else uses."""
     return path.with_name(
-        f"{TEMPORARY_PREFIX}{path.name[:32]}-{os.getpid()}-{secrets.token_hex(8)}"
+        f"{TEMPORARY_PREFIX}{path.name[:32]}-{os.getpid()}.{_pid_space()}-{secrets.token_hex(8)}"
     )
 
 
 def remove_abandoned(path: Path) -> None:
-    """Removes what processes of this machine that are gone left of files for `path`."""
+    """Removes what processes that are gone left of files for `path`.
+
+    Files of other machines and containers stay: whether their processes live cannot be seen here.
+    """
     start = f"{TEMPORARY_PREFIX}{path.name[:32]}-"
     for sibling in path.parent.glob(f"{glob.escape(start)}*-*"):
-        owner = sibling.name[len(start) :].split("-")[0]
-        if owner.isdigit() and not Path("/proc", owner).exists():
+        owner, _, space = sibling.name[len(start) :].split("-")[0].partition(".")
+        if owner.isdigit() and space == _pid_space() and not Path("/proc", owner).exists():
             sibling.unlink(missing_ok=True)
+
+
+def _pid_space() -> str:
+    """Within which process ids are unique: a boot of a machine, and a container of it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    container = os.stat("/proc/self/ns/pid").st_ino
+    return hashlib.sha256(f"{boot} {container}".encode()).hexdigest()[:12]
 
 
 def sync_folder(path: Path) -> None:
