@@ -345,6 +345,15 @@ def test_asking_who_has_a_version_open_does_not_hide_it(tmp_path: Path) -> None:
     assert opened == [1]
 
 
+def test_a_foreign_file_among_models_stops_no_collection(tmp_path: Path) -> None:
+    publish(ModelStore(tmp_path), 1)
+    foreign = tmp_path / "models" / "feed" / ".tmp-notes"
+    foreign.write_text("")
+    os.utime(foreign, (0, 0))
+    assert collect_garbage(tmp_path, min_age_s=0).leftovers == 0
+    assert foreign.exists()
+
+
 def test_unfinished_files_of_other_containers_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,7 +418,12 @@ def test_garbage_needs_every_manifest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"000001/manifest\.json: "):
         collect_garbage(tmp_path, min_age_s=0, keep_versions=1)
     assert blob_files(tmp_path) == before
-    for arguments in ({"keep_versions": 0}, {"min_age_s": -1.0}, {"min_age_s": float("nan")}):
+    for arguments in (
+        {"keep_versions": 0},
+        {"min_age_s": -1.0},
+        {"min_age_s": float("nan")},
+        {"wait_s": float("nan")},
+    ):
         with pytest.raises(ValueError, match="must be >= "):
             collect_garbage(tmp_path, **arguments)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="is not a model store"):

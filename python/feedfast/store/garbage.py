@@ -82,12 +82,14 @@ def collect_garbage(
         FileNotFoundError: There is no store.
         TimeoutError: A writer is at work.
         ValueError: A manifest cannot be read, so that nobody knows what it names; or
-            `keep_versions` is below 1 or `min_age_s` negative.
+            `keep_versions` is below 1, `min_age_s` or `wait_s` negative.
     """
     if keep_versions is not None and keep_versions < 1:
         raise ValueError(f"keep_versions must be >= 1; got {keep_versions}")
     if not min_age_s >= 0:
         raise ValueError(f"min_age_s must be >= 0; got {min_age_s}")
+    if not wait_s >= 0:
+        raise ValueError(f"wait_s must be >= 0; got {wait_s}")
     if not (root / BLOBS).is_dir():
         raise FileNotFoundError(f"{root} is not a model store: it has no folder {BLOBS}/")
     with without_writers(root, wait_s=wait_s), ExitStack() as held:
@@ -166,7 +168,7 @@ def _sweep(
         if not dry_run:
             path.unlink()
     for folder in sorted((root / MODELS).glob(f"*/{files.TEMPORARY_PREFIX}*")):
-        if folder.stat().st_mtime <= oldest:
+        if folder.is_dir() and folder.stat().st_mtime <= oldest:
             leftovers += 1
             if not dry_run:
                 shutil.rmtree(folder)
