@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from feedfast.store import (
     take_inventory,
 )
 from feedfast.store.locks import hold_alone
-from feedfast.store.versions import manifest_path
+from feedfast.store.versions import manifest_path, publish_manifest
 from store_content import check, publish, table
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -165,6 +166,21 @@ def test_push_of_a_damaged_source_publishes_nothing(tmp_path: Path, damage: str)
     assert not all_versions(tmp_path / "b")
     assert blob.sha256 not in blob_files(tmp_path / "b")
     assert not [name for name in blob_files(tmp_path / "b") if name.startswith(".tmp-")]
+
+
+def test_pushes_of_one_version_may_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(ModelStore(tmp_path / "a"), 1)
+    module = sys.modules["feedfast.store.push"]
+    monkeypatch.setattr(module, "publish_manifest", lambda *_: overtake(lambda: push(*stores)))
+    stores = tmp_path / "a", tmp_path / "b", "feed"
+
+    def overtake(faster: Callable[[], object]) -> None:
+        monkeypatch.undo()
+        faster()
+        publish_manifest(stores[1], read_manifest(stores[0], "feed", "000001"))
+
+    assert not push(*stores).published
+    assert check(ModelStore(tmp_path / "b").open("feed", verify="full")) == 1
 
 
 def test_push_never_replaces_a_version(tmp_path: Path) -> None:

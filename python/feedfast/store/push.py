@@ -131,7 +131,12 @@ def _push(
         advance(blob.num_bytes)
     files.sync_folder(destination / BLOBS)
     if not there_already:
-        publish_manifest(destination, manifest)
+        try:
+            publish_manifest(destination, manifest)
+        except FileExistsError:  # somebody else was faster: with the same version?
+            there_already = _has_the_same(destination, entry, manifest)
+            if not there_already:
+                raise
     return PushReport(
         entry,
         published=not there_already,
