@@ -361,6 +361,16 @@ def test_asking_who_has_a_version_open_does_not_hide_it(tmp_path: Path) -> None:
     assert opened == [1]
 
 
+def test_versions_behind_a_broken_link_keep_their_blobs(tmp_path: Path) -> None:
+    publish(ModelStore(tmp_path), 1)
+    before = blob_files(tmp_path)
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    (tmp_path / "models").symlink_to("not mounted")
+    with pytest.raises(FileNotFoundError, match="is a link to not mounted, which does not exist"):
+        collect_garbage(tmp_path, min_age_s=0)
+    assert blob_files(tmp_path) == before
+
+
 def test_a_foreign_file_among_models_stops_no_collection(tmp_path: Path) -> None:
     publish(ModelStore(tmp_path), 1)
     foreign = tmp_path / "models" / "feed" / ".tmp-notes"

@@ -79,7 +79,7 @@ def collect_garbage(
         dry_run: Remove nothing, report what would be.
 
     Raises:
-        FileNotFoundError: There is no store.
+        FileNotFoundError: There is no store, or its versions are behind a broken link.
         TimeoutError: A writer is at work.
         ValueError: A manifest cannot be read, so that nobody knows what it names; or
             `keep_versions` is below 1, `min_age_s` or `wait_s` negative.
@@ -92,6 +92,9 @@ def collect_garbage(
         raise ValueError(f"wait_s must be >= 0; got {wait_s}")
     if not (root / BLOBS).is_dir():
         raise FileNotFoundError(f"{root} is not a model store: it has no folder {BLOBS}/")
+    models = root / MODELS
+    if models.is_symlink() and not models.exists():  # nobody knows what its versions name
+        raise FileNotFoundError(f"{models} is a link to {models.readlink()}, which does not exist")
     with without_writers(root, wait_s=wait_s), ExitStack() as held:
         versions = all_versions(root)
         needed = {
