@@ -146,6 +146,8 @@ def test_every_segment_has_its_trade_off(scorer: Scorer, artifact: RankerArtifac
         ValueError, match="weights: 'buy' is not an objective; allowed: click, like"
     ):
         scorer.score(requests[0], weights={"buy": 1.0})
+    with pytest.raises(TypeError, match=r"weights must be numbers .*; got str"):
+        scorer.score(requests[0], weights="1" * len(scorer.objectives))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tradeoff is given beside alpha"):
         scorer.score(requests[0], tradeoff=Tradeoff(), alpha=0.5)
     with pytest.raises(TypeError, match="tradeoff must be a Tradeoff; got dict"):

@@ -181,8 +181,14 @@ class Tradeoff:
 
         Raises:
             ValueError: A name is not one of the objectives. Ranges are checked where it is used.
+            TypeError: The weights are text, whose digits would pass for numbers.
         """
         weights: Sequence[float] = utility.weights
+        if isinstance(self.weights, str | bytes):
+            raise TypeError(
+                "weights must be numbers in the order of the objectives or by name; "
+                f"got {type(self.weights).__name__}"
+            )
         if isinstance(self.weights, Mapping):
             names = [objective.name for objective in utility.objectives]
             for name in self.weights:
