@@ -426,6 +426,30 @@ def test_writers_and_collection_wait_for_each_other(tmp_path: Path) -> None:
         writer.publish()
 
 
+def test_a_child_of_a_writer_does_not_hold_up_collection(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(store, 1)
+    publish(store, 2)
+    opened = store.open("feed", 1)
+    with store.writer("feed") as writer:
+        writer.add_table("table", table(9, 9, 9))
+        released, release = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(release)
+            os.read(released, 1)
+            os._exit(0)
+    try:
+        del opened  # the child has it open all the same
+        report = collect_garbage(tmp_path, min_age_s=0, keep_versions=1)
+        assert report.open_versions == (ModelVersion("feed", "000001"),)
+    finally:
+        os.close(release)
+        os.waitpid(child, 0)
+        os.close(released)
+    assert collect_garbage(tmp_path, keep_versions=1).removed_versions == report.open_versions
+
+
 def test_a_reused_blob_is_young_again(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     with store.writer("feed") as writer:

@@ -21,10 +21,15 @@ _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class FileLock:
-    """A locked open file. Unlocked by `close`, by garbage collection or by the process's end."""
+    """A locked open file. Unlocked by `close`, by garbage collection or by the process's end.
 
-    def __init__(self, descriptor: int) -> None:
+    A forked child has the lock, too. `for_children`: it stays locked until the last of them lets go
+    of it, as readers need; else until this process does, whatever children do.
+    """
+
+    def __init__(self, descriptor: int, *, for_children: bool = False) -> None:
         self._descriptor = descriptor
+        self._unlocker = None if for_children else os.getpid()
 
     @property
     def descriptor(self) -> int:
@@ -35,6 +40,9 @@ class FileLock:
         """Unlocks; more than once is harmless."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            if self._unlocker == os.getpid():
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def __enter__(self) -> FileLock:
@@ -99,7 +107,7 @@ def hold_open(file: Path) -> FileLock:
     Raises:
         FileNotFoundError: It does not exist, or was just removed.
     """
-    lock = FileLock(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+    lock = FileLock(os.open(file, os.O_RDONLY | os.O_CLOEXEC), for_children=True)
     try:
         while not _try_lock(lock.descriptor, fcntl.LOCK_SH) and _is_at(file, lock.descriptor):
             time.sleep(_POLL_S)
