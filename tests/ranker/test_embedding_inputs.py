@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from feedfast.config import EmbeddingInputConfig, RankerConfig
 from feedfast.data import Dataset, Simulation, row_requests
 from feedfast.metrics import normalized_entropy
-from feedfast.ranker.embedding_inputs import find_embedding_inputs
+from feedfast.ranker.embedding_inputs import EmbeddingInput, find_embedding_inputs
 from feedfast.ranker.examples import Examples
 from feedfast.ranker.export import export
 from feedfast.ranker.features import FeatureSpace
+from feedfast.ranker.input_scaling import InputScaling
 from feedfast.ranker.model import RankerModel, model_inputs
 from feedfast.ranker.predict import predict
 from feedfast.ranker.rows import history_of, split_rows
@@ -142,6 +145,19 @@ def test_batch_norm_learns_moments_and_ignores_missing_values(
     np.testing.assert_array_equal(scaled[np.isnan(moved.dense)], 0.0)
     others = np.delete(np.arange(scaled.shape[1]), columns)
     np.testing.assert_array_equal(scaled[:, others], moved.dense[:, others])
+
+
+def test_batch_norm_keeps_the_scale_of_a_column_that_few_rows_have() -> None:
+    group = EmbeddingInput(name="text_", part="dense", kind="batch_norm", columns=(1,), dim=1)
+    layer = InputScaling("dense", 2, [group], itertools.count())
+    rng = np.random.default_rng(7)
+    for _ in range(1500):
+        x = rng.normal(3.0, 2.0, size=(64, 2)).astype(np.float32)
+        x[rng.random(64) > 0.02, 1] = np.nan  # about one value in a batch, often none
+        layer(tf.constant(x), training=True)
+    learned = {name: float(v.numpy()[0]) for name, v in layer.named_variables()}
+    assert learned["embedding/text_/mean"] == pytest.approx(3.0, abs=0.6)
+    assert learned["embedding/text_/variance"] == pytest.approx(4.0, abs=1.6)
 
 
 def test_inputs_that_are_not_there_or_overlap() -> None:

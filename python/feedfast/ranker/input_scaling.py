@@ -20,7 +20,9 @@ class InputScaling(keras.layers.Layer):  # type: ignore[misc]
 
     A batch-normalised column is (x - mean) / sqrt(variance + e), clipped to [-8, 8], with mean and
     variance of the batch in training and their moving averages else; missing values (NaN) take no
-    part in them and become 0. It has no factor and offset of its own: the layers above start with
+    part in them and become 0. A batch without a value of a column leaves its averages as they are,
+    as one with a single value does the variance, which is averaged unbiased: a column that few rows
+    have keeps its scale. It has no factor and offset of its own: the layers above start with
     linear maps, which have both. A projection is linear for the same reason, and has no offset.
     """
 
@@ -67,13 +69,17 @@ class InputScaling(keras.layers.Layer):  # type: ignore[misc]
         moving = [self._variables[group.tensor(name)] for name in ("mean", "variance")]
         mean, variance = (tf.convert_to_tensor(v) for v in moving)
         if training:
-            count = tf.maximum(tf.reduce_sum(tf.cast(present, x.dtype), axis=0), 1.0)
+            found = tf.reduce_sum(tf.cast(present, x.dtype), axis=0)
+            count = tf.maximum(found, 1.0)
             zeroed = tf.where(present, columns, 0.0)
             mean = tf.reduce_sum(zeroed, axis=0) / count
             off = tf.where(present, columns - mean, 0.0)
-            variance = tf.reduce_sum(tf.square(off), axis=0) / count
-            for variable, value in zip(moving, (mean, variance), strict=True):
-                variable.assign(_MOMENTUM * variable + (1.0 - _MOMENTUM) * value)
+            squares = tf.reduce_sum(tf.square(off), axis=0)
+            variance = squares / count
+            unbiased = squares / tf.maximum(found - 1.0, 1.0)
+            for variable, value, least in zip(moving, (mean, unbiased), (1.0, 2.0), strict=True):
+                moved = _MOMENTUM * variable + (1.0 - _MOMENTUM) * value
+                variable.assign(tf.where(found >= least, moved, variable))
         scaled = (columns - mean) * tf.math.rsqrt(variance + EPSILON)
         scaled = tf.where(present, tf.clip_by_value(scaled, -LIMIT, LIMIT), 0.0)
         # Back to their places: column c comes from x, or from `scaled`, which follows x.
