@@ -85,6 +85,20 @@ def test_a_table_that_a_precision_cannot_hold_stays_larger(
     assert choice.precisions["leaf_table"] in ("bf16", "fp32")
 
 
+def test_a_layer_that_a_precision_cannot_hold_stays_larger(
+    trained: TrainedRun, held_out: LabelledRequests, tmp_path: Path
+) -> None:
+    tensors = {name: tensor.copy() for name, tensor in trained.ranker.tensors.items()}
+    tensors["passive/0/weight"][:, 0] = 0.0
+    tensors["passive/0/bias"][0] = -1.0  # its output is 0 for every row,
+    tensors["passive/1/weight"][0] = 3.4e38  # which bf16 multiplies by infinity
+    encoder = RankerEncoder(artifact_of(replace(trained.ranker, tensors=tensors)))
+    choice = precisions_within_budget(encoder, held_out, tmp_path, max_ne_delta=1e-6)
+    assert choice.precisions["passive/1"] == "fp32"
+    tried = {m.precision: m.delta for m in choice.measurements if m.section == "passive/1"}
+    assert tried["bf16"] == np.inf
+
+
 def test_commands(
     simulation: Simulation, trained: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -259,9 +259,11 @@ def precisions_within_budget(
         def measure(precisions: Mapping[str, str]) -> float:
             try:
                 _, predicted = probabilities(precisions)
-            except ValueError:  # a table that this precision cannot hold
+                return max(
+                    abs(_relative(labels[:, k], predicted[:, k], exact[:, k])) for k in columns
+                )
+            except ValueError:  # a section that this precision cannot hold, or scores of NaN
                 return math.inf
-            return max(abs(_relative(labels[:, k], predicted[:, k], exact[:, k])) for k in columns)
 
         return smallest_precisions(
             section_options(encoder), measure, max_delta=max_ne_delta, tell=tell
