@@ -78,7 +78,7 @@ std::unique_ptr<NativeScorer> MakeScorer(
     const CArray<float>& inv_std,
     const std::vector<std::pair<py::object, std::vector<std::int64_t>>>& towers,
     const std::vector<std::string>& groups, const std::vector<std::optional<Knots>>& calibrators,
-    const std::optional<Effects>& random_effects) {
+    const std::optional<Effects>& random_effects, const py::object& cross) {
   ModelParts parts;
   Model& model = parts.model;
   model.member_vocabulary = parts.Keep<mph::Vocabulary>(member_vocabulary);
@@ -100,6 +100,7 @@ std::unique_ptr<NativeScorer> MakeScorer(
                                                         AsSpan("calibrators", knots->second)))
                                                   : scorer::Calibrator());
   parts.SetEffects(random_effects);
+  if (!cross.is_none()) model.cross = parts.Keep<CrossNetwork>(cross);
   return FromParts(std::move(parts));
 }
 
@@ -212,7 +213,8 @@ void RegisterScorer(py::module_& m) {
            py::arg("hashtag_vocabulary"), py::arg("forest"), py::arg("member_table"),
            py::arg("hashtag_table"), py::arg("leaf_table"), py::arg("num_shared"),
            py::arg("mean").noconvert(), py::arg("inv_std").noconvert(), py::arg("towers"),
-           py::arg("groups"), py::arg("calibrators"), py::arg("random_effects"))
+           py::arg("groups"), py::arg("calibrators"), py::arg("random_effects"),
+           py::arg("cross") = py::none())
       .def("with_random_effects", &WithRandomEffects, py::arg("random_effects"))
       .def("score", &Score, py::kw_only(), py::arg("candidate_offsets").noconvert(),
            py::arg("viewer"), py::arg("history_members"),

@@ -27,6 +27,9 @@ Status ValidateFinite(const char* name, Span<const float> values) {
 
 Status ValidateTowers(const Model& model) {
   const std::int64_t inputs = model.num_viewer_inputs() + model.num_candidate_inputs();
+  if (model.cross != nullptr && model.cross->size() != inputs)
+    return InvalidArgument("cross network has ", model.cross->size(),
+                           " inputs; the input vector has ", inputs);
   std::vector<int> towers_of(model.groups.size(), 0);
   for (std::size_t t = 0; t < model.towers.size(); ++t) {
     const Tower& tower = model.towers[t];
@@ -34,7 +37,7 @@ Status ValidateTowers(const Model& model) {
     if (tower.mlp->num_inputs() != inputs)
       return InvalidArgument("towers[", t, "] has ", tower.mlp->num_inputs(),
                              " inputs; the input vector has ", inputs);
-    if (!tower.mlp->AcceptsShared(model.num_viewer_inputs()))
+    if (model.cross == nullptr && !tower.mlp->AcceptsShared(model.num_viewer_inputs()))
       return InvalidArgument("towers[", t, "] was made for ", tower.mlp->num_shared(),
                              " inputs that candidates share; the viewer has ",
                              model.num_viewer_inputs());

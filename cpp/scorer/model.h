@@ -7,6 +7,7 @@
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
 #include "cpp/embedding_kernels/table.h"
+#include "cpp/gated_mlp/cross_network.h"
 #include "cpp/gated_mlp/gated_mlp.h"
 #include "cpp/mph/vocabulary.h"
 #include "cpp/scorer/calibrator.h"
@@ -38,6 +39,8 @@ struct Model {
   std::int64_t num_shared = 0;             // float features of a request
   Span<const float> mean;                  // [shared, dense]
   Span<const float> inv_std;               // [shared, dense]
+  // What the inputs go through before the towers, which then read what comes out; nullptr: nothing.
+  const CrossNetwork* cross = nullptr;
   std::vector<Tower> towers;
   std::vector<Group> groups;            // [objectives]
   std::vector<Calibrator> calibrators;  // [objectives]

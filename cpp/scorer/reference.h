@@ -60,8 +60,10 @@ inline double Normalized(float value, float mean, float inv_std) {
   return std::isnan(z) ? 0 : std::clamp(z, -8.0, 8.0);
 }
 
-// Probabilities of the objectives, before calibrators. Requires float32 tables.
-inline Vector Probabilities(const Model& model, const TowerLayers& towers, const Example& e) {
+// Probabilities of the objectives, before calibrators; `cross` are the layers of the model's cross
+// network. Requires float32 tables.
+inline Vector Probabilities(const Model& model, const TowerLayers& towers,
+                            const std::vector<CrossLayer>& cross, const Example& e) {
   Vector x;
   const auto append_normalized = [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
@@ -82,6 +84,7 @@ inline Vector Probabilities(const Model& model, const TowerLayers& towers, const
         model.forest->forest(), static_cast<std::size_t>(tree), e.features.data()));
   AppendPooled(model.leaf_table, leaves, std::sqrt(static_cast<double>(leaves.size())), x);
   append_normalized(model.num_shared, model.mean.size());
+  x = feedfast::reference::Forward(cross, x);
 
   Vector probabilities(model.groups.size());
   for (std::size_t t = 0; t < towers.size(); ++t) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,18 @@ std::int64_t MostKeys(Span<const std::int64_t> offsets, std::int64_t first, std:
   return most;
 }
 
+// What a cross network takes and gives.
+struct Crossing {
+  Crossing(const CrossNetwork& network, std::int64_t capacity)
+      : inputs(capacity * network.size()),
+        outputs(capacity * network.size()),
+        workspace(network, capacity) {}
+
+  AlignedBuffer<float> inputs;   // [capacity, viewer and candidate inputs]
+  AlignedBuffer<float> outputs;  // [capacity, the same]
+  CrossWorkspace workspace;
+};
+
 }  // namespace
 
 // What the threads of one call read.
@@ -42,6 +55,12 @@ struct Scorer::Call {
 struct Scorer::Viewer {
   explicit Viewer(const Model& model) : inputs(model), first_layers(model.towers.size()) {
     // Allocates here what would otherwise be allocated on a thread that must not throw.
+    PrepareLayers(model);
+  }
+
+  // A cross network mixes all inputs, so there is nothing to prepare before candidates.
+  void PrepareLayers(const Model& model) {
+    if (model.cross != nullptr) return;
     for (std::size_t t = 0; t < model.towers.size(); ++t)
       model.towers[t].mlp->PrepareShared(inputs.x(), first_layers[t]);
   }
@@ -60,6 +79,7 @@ struct Scorer::Workspace {
       most_outputs = std::max(most_outputs, tower.mlp->num_outputs());
     }
     logits = AlignedBuffer<float>(capacity_rows * most_outputs);
+    if (model.cross != nullptr) crossing.emplace(*model.cross, capacity_rows);
   }
 
   std::int64_t capacity;  // candidates
@@ -67,6 +87,7 @@ struct Scorer::Workspace {
   CandidateInputs inputs;
   AlignedBuffer<float> logits;  // [capacity, outputs of a tower]
   std::vector<GatedMlpWorkspace> towers;
+  std::optional<Crossing> crossing;
   StageTimes times;  // of the call that has it
 };
 
@@ -140,9 +161,40 @@ StatusOr<std::unique_ptr<Scorer>> Scorer::Create(Model model) {
 void Scorer::PrepareViewer(const Call& call, std::int64_t r, Viewer& viewer,
                            StageClock& clock) const {
   viewer.inputs.Fill(model_, call.batch, r, call.options.without, clock);
-  for (std::size_t t = 0; t < model_.towers.size(); ++t)
-    model_.towers[t].mlp->PrepareShared(viewer.inputs.x(), viewer.first_layers[t]);
+  viewer.PrepareLayers(model_);
   clock.EndOf(Stage::kDense);
+}
+
+void Scorer::RunTowers(const Viewer& viewer, std::int64_t rows, float* probabilities,
+                       Workspace& workspace) const {
+  const Model& m = model_;
+  const std::int64_t candidate_inputs = m.num_candidate_inputs();
+  const float* x = workspace.inputs.x();
+  if (m.cross != nullptr) {
+    Crossing& crossing = *workspace.crossing;
+    const Span<const float> shared = viewer.inputs.x();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      float* row = crossing.inputs.data() + i * m.cross->size();
+      std::copy_n(shared.data(), shared.size(), row);
+      std::copy_n(x + i * candidate_inputs, candidate_inputs, row + shared.size());
+    }
+    m.cross->Forward(crossing.inputs.data(), rows, m.cross->size(), crossing.outputs.data(),
+                     m.cross->size(), crossing.workspace);
+  }
+  for (std::size_t t = 0; t < m.towers.size(); ++t) {
+    const Tower& tower = m.towers[t];
+    const std::int64_t outputs = tower.mlp->num_outputs();
+    if (m.cross != nullptr)
+      tower.mlp->Forward(workspace.crossing->outputs.data(), rows, m.cross->size(),
+                         workspace.logits.data(), outputs, workspace.towers[t]);
+    else
+      tower.mlp->ForwardShared(viewer.first_layers[t], x, rows, candidate_inputs,
+                               workspace.logits.data(), outputs, workspace.towers[t]);
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (std::int64_t j = 0; j < outputs; ++j)
+        probabilities[i * m.num_objectives() + tower.objectives[static_cast<std::size_t>(j)]] =
+            workspace.logits[i * outputs + j];
+  }
 }
 
 void Scorer::ScoreCandidates(const Call& call, std::int64_t r, const Viewer& viewer,
@@ -155,18 +207,7 @@ void Scorer::ScoreCandidates(const Call& call, std::int64_t r, const Viewer& vie
                         clock);
 
   float* probabilities = call.scores.probabilities.data() + begin * num_objectives;
-  for (std::size_t t = 0; t < m.towers.size(); ++t) {
-    const Tower& tower = m.towers[t];
-    const std::int64_t outputs = tower.mlp->num_outputs();
-    tower.mlp->ForwardShared(viewer.first_layers[t], workspace.inputs.x(), rows,
-                             m.num_candidate_inputs(), workspace.logits.data(), outputs,
-                             workspace.towers[t]);
-    for (std::int64_t i = 0; i < rows; ++i)
-      for (std::int64_t j = 0; j < outputs; ++j)
-        probabilities[i * num_objectives + tower.objectives[static_cast<std::size_t>(j)]] =
-            workspace.logits[i * outputs + j];
-  }
-
+  RunTowers(viewer, rows, probabilities, workspace);
   clock.EndOf(Stage::kDense);
 
   if (m.random_effects.vocabulary != nullptr) {

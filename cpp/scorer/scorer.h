@@ -44,8 +44,9 @@ struct Scores {
 //       | actor row | root actor row | mean of hashtag rows | sqrtn of leaf rows | normalised dense
 //   p_k = calibrator_k(sigmoid(tower(x)_k + effects[item, k]))
 //   score = utility of p (Tradeoff)
-// where the leaves are those of the forest on [shared, dense]. What all candidates of a request
-// share, the first layers' part of it included, is computed once per request.
+// where the leaves are those of the forest on [shared, dense]; with a cross network x is what comes
+// out of it. What all candidates of a request share, the first layers' part of it included, is
+// computed once per request, but for a cross network, which leaves nothing shared.
 //
 // Numerics: on one CPU target the bits of a candidate depend on that candidate, its viewer and the
 // trade-off alone: not on the other candidates, mini_batch, threads, or the requests around it.
@@ -82,6 +83,9 @@ class Scorer {
   // Probabilities and scores of the candidates [begin, end) of request r, at most a mini-batch.
   void ScoreCandidates(const Call& call, std::int64_t r, const Viewer& viewer, std::int64_t begin,
                        std::int64_t end, Workspace& workspace, StageClock& clock) const;
+  // Logits of the workspace's inputs, into probabilities [rows, objectives].
+  void RunTowers(const Viewer& viewer, std::int64_t rows, float* probabilities,
+                 Workspace& workspace) const;
   void OrderRequest(const Call& call, std::int64_t r) const;
 
   const Model model_;

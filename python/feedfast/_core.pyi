@@ -342,6 +342,7 @@ class Scorer:
         groups: Sequence[str],
         calibrators: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]] | None],
         random_effects: tuple[Vocabulary, NDArray[np.float32]] | None,
+        cross: CrossNetwork | None = None,
     ) -> None: ...
     def with_random_effects(
         self, random_effects: tuple[Vocabulary, NDArray[np.float32]] | None

@@ -24,9 +24,9 @@ namespace feedfast::scorer {
 // A ranker with random weights and everything it views.
 class RandomModel {
  public:
-  // `precision` is that of the towers but for their heads.
+  // `precision` is that of the towers but for their heads, and of the cross network.
   explicit RandomModel(unsigned seed, bool with_effects = true,
-                       Precision precision = Precision::kFp32)
+                       Precision precision = Precision::kFp32, bool with_cross = false)
       : rng_(seed),
         members_(Keys("member", 40)),
         hashtags_(Keys("tag", 15)),
@@ -51,6 +51,7 @@ class RandomModel {
     model.calibrators.resize(4);
     AddTower({0, 2}, Gate::kHidden, precision);
     AddTower({3, 1}, Gate::kInput, precision);
+    if (with_cross) AddCross(precision);
     if (with_effects) {
       const Span<float> effects = Floats(item_vocabulary_->num_rows() * 4, 0.5f);
       for (std::int64_t k = 0; k < 4; ++k) effects[k] = 0;
@@ -113,6 +114,7 @@ class RandomModel {
 
   Model model;
   reference::TowerLayers towers;
+  std::vector<CrossLayer> cross;
 
  private:
   int Below(int end) { return static_cast<int>(rng_() % static_cast<unsigned>(end)); }
@@ -201,6 +203,24 @@ class RandomModel {
     towers.push_back(std::move(layers));
   }
 
+  // A low-rank layer and one of full rank.
+  void AddCross(Precision precision) {
+    const std::int64_t size = model.num_viewer_inputs() + model.num_candidate_inputs();
+    const float scale = 0.3f / std::sqrt(static_cast<float>(size));
+    for (const std::int64_t rank : {std::int64_t{5}, std::int64_t{0}}) {
+      CrossLayer layer;
+      layer.size = size;
+      layer.rank = rank;
+      if (rank > 0) layer.down = Stored(Floats(size * rank, 0.1f), rank, precision);
+      const std::int64_t rows = rank > 0 ? rank : size;
+      layer.weight = Stored(Floats(rows * size, scale), size, precision);
+      layer.bias = Floats(size, 0.1f);
+      cross.push_back(layer);
+    }
+    cross_ = std::make_unique<CrossNetwork>(CrossNetwork::Create(cross).value());
+    model.cross = cross_.get();
+  }
+
   std::mt19937 rng_;
   std::vector<std::string> members_;
   std::vector<std::string> hashtags_;
@@ -214,6 +234,7 @@ class RandomModel {
   std::vector<std::unique_ptr<std::vector<std::uint16_t>>> bf16_;
   std::vector<std::unique_ptr<std::vector<std::int8_t>>> int8_;
   std::vector<std::unique_ptr<GatedMlp>> mlps_;
+  std::unique_ptr<CrossNetwork> cross_;
 };
 
 // Requests as the columns of a batch.

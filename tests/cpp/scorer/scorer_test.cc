@@ -57,7 +57,7 @@ ScoreOptions Options(int threads, std::int64_t mini_batch) {
   return options;
 }
 
-void ExpectMatchesReference(RandomModel& random) {
+void ExpectMatchesReference(RandomModel& random, double error = 2e-6) {
   const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
   for (const std::int64_t candidates : {0, 1, 2, 17, 130}) {
     const std::vector<reference::Example> request = random.Request(candidates);
@@ -65,10 +65,10 @@ void ExpectMatchesReference(RandomModel& random) {
       const Output got = ScoreAll(*scorer, Requests{request}, Options(2, 16));
       for (std::size_t c = 0; c < request.size(); ++c) {
         const reference::Vector want =
-            reference::Probabilities(random.model, random.towers, request[c]);
+            reference::Probabilities(random.model, random.towers, random.cross, request[c]);
         // float32 sums of at most 57 terms of order 1
         for (std::size_t k = 0; k < want.size(); ++k)
-          ASSERT_NEAR(got.probabilities[c * 4 + k], want[k], 2e-6) << c << ", " << k;
+          ASSERT_NEAR(got.probabilities[c * 4 + k], want[k], error) << c << ", " << k;
       }
     });
   }
@@ -79,6 +79,8 @@ TEST(ScorerTest, MatchesTheReferenceOnEveryTarget) {
   ExpectMatchesReference(random);
   RandomModel without_effects(kSeed + 1, /*with_effects=*/false);
   ExpectMatchesReference(without_effects);
+  RandomModel crossed(kSeed, /*with_effects=*/true, Precision::kFp32, /*with_cross=*/true);
+  ExpectMatchesReference(crossed, 1e-5);  // features of up to 8 are multiplied twice
 }
 
 TEST(ScorerTest, TablesOfEveryFormatScoreLikeTheirDecodedRows) {
@@ -103,8 +105,8 @@ TEST(ScorerTest, TablesOfEveryFormatScoreLikeTheirDecodedRows) {
   }
 }
 
-void ExpectBitsOfEachCandidateAlone(Precision precision) {
-  RandomModel random(kSeed, /*with_effects=*/true, precision);
+void ExpectBitsOfEachCandidateAlone(Precision precision, bool with_cross) {
+  RandomModel random(kSeed, /*with_effects=*/true, precision, with_cross);
   const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
   Requests requests;
   for (int r = 0; r < 60; ++r) requests.push_back(random.Request(r % 7 == 0 ? 0 : 3 * r % 40));
@@ -128,7 +130,8 @@ void ExpectBitsOfEachCandidateAlone(Precision precision) {
 
 TEST(ScorerTest, BitsDoNotDependOnBatchSplitOrThreads) {
   for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
-    ExpectBitsOfEachCandidateAlone(precision);
+    for (const bool with_cross : {false, true})
+      ExpectBitsOfEachCandidateAlone(precision, with_cross);
 }
 
 TEST(ScorerTest, SmallerLayersScoreNearly) {
@@ -447,6 +450,15 @@ TEST(ModelTest, RefusesPartsThatDoNotFit) {
     model.num_shared = RandomModel::kShared - 1;
     EXPECT_EQ(ValidateModel(model).message(),
               "towers[0] was made for 23 inputs that candidates share; the viewer has 22");
+  }
+  {
+    const RandomModel other(kSeed, /*with_effects=*/true, Precision::kFp32, /*with_cross=*/true);
+    Model model = random.model;
+    model.cross = other.model.cross;
+    EXPECT_EQ(ValidateModel(model).message(), "");
+    model.member_table.dim = 8;
+    EXPECT_EQ(ValidateModel(model).message(),
+              "cross network has 51 inputs; the input vector has 55");
   }
   EXPECT_EQ(message([](Model& m) { m.calibrators.pop_back(); }), "3 calibrators for 4 objectives");
   EXPECT_EQ(message([](Model& m) {
