@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.calibration import Calibrator
-from feedfast.config import HistoryConfig
+from feedfast.config import CrossConfig, HistoryConfig
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Objective, Utility
@@ -17,7 +17,7 @@ from feedfast.random_effects import RandomEffects
 from feedfast.ranker_artifact import RankerArtifact
 from feedfast.ranker_description import tower_objectives
 from feedfast.request import Request
-from feedfast.synthetic_ranker import random_forest
+from feedfast.synthetic_ranker import random_cross, random_forest
 from feedfast.vocab import Vocabulary
 
 OBJECTIVES = (
@@ -77,6 +77,7 @@ def synthetic_ranker(
     gates: Mapping[str, Any] | None = None,
     calibrated: bool = False,
     with_effects: bool = False,
+    cross: CrossConfig | None = None,
 ) -> RankerArtifact:
     """A ranker whose keys are `member:<i>`, `tag:<i>` and, for random effects, `item:<i>`."""
     rng = np.random.default_rng(seed)
@@ -133,6 +134,7 @@ def synthetic_ranker(
         utility=utility,
         calibrators=calibrators,
         random_effects=effects,
+        cross=() if cross is None else random_cross(rng, layout.num_inputs, cross),
     )
 
 

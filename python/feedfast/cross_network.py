@@ -214,6 +214,11 @@ class CrossNetwork:
         """Bytes of the packed weights, scales and biases."""
         return self._native.nbytes
 
+    @property
+    def native(self) -> _core.CrossNetwork:
+        """The network as the scorer takes it."""
+        return self._native
+
     def __reduce__(self) -> tuple[type[CrossNetwork], tuple[tuple[CrossWeights, ...]]]:
         return CrossNetwork, (self._layers,)
 

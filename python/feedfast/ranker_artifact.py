@@ -20,13 +20,19 @@ from numpy.typing import NDArray
 from feedfast import _core
 from feedfast.calibration import Calibrator, calibrators_from_tensors, calibrators_to_tensors
 from feedfast.config import HistoryConfig
+from feedfast.cross_network import CrossNetwork, CrossWeights
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Utility
 from feedfast.quantize import RangeMethod
 from feedfast.random_effects import RandomEffects
 from feedfast.ranker_balance import balance_inputs
-from feedfast.ranker_description import LayerDescription, RankerDescription, tower_objectives
+from feedfast.ranker_description import (
+    CrossDescription,
+    LayerDescription,
+    RankerDescription,
+    tower_objectives,
+)
 from feedfast.ranker_precision import (
     LAYER_PRECISIONS,
     LAYOUT_OF,
@@ -43,11 +49,14 @@ from feedfast.trees import LeafEncoder
 from feedfast.vocab import Vocabulary
 
 _T = TypeVar("_T")
+_Layer = TypeVar("_Layer", GatedLayer, CrossWeights)
 
 VOCABULARIES = ("member_vocabulary", "hashtag_vocabulary")
 # Layouts of images.
 VOCABULARY = "vocabulary"
 FOREST = "forest"
+# Name of the cross network's layers among the sections that have a precision, and of its tensors.
+CROSS = "cross"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -73,6 +82,7 @@ class RankerArtifact:
         utility: Objectives, their weights and the default trade-off.
         calibrators: By objective; without one the probability is sigmoid(logit).
         random_effects: Added to the logits by item id; None: none.
+        cross: Layers that the input goes through before the towers, all of one rank and precision.
     """
 
     member_vocabulary: Vocabulary
@@ -90,6 +100,7 @@ class RankerArtifact:
     utility: Utility
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
     random_effects: RandomEffects | None = None
+    cross: Sequence[CrossWeights] = ()
 
     @property
     def layout(self) -> InputLayout:
@@ -120,6 +131,13 @@ class RankerArtifact:
             },
             random_effects_version=(
                 0 if self.random_effects is None else self.random_effects.version
+            ),
+            cross=(
+                CrossDescription(
+                    len(self.cross), self.cross[0].rank, self.cross[0].precision or "fp32"
+                )
+                if self.cross
+                else None
             ),
         )
 
@@ -153,6 +171,7 @@ class RankerArtifact:
                     f"{name}[{wrong[0]}] = {values[wrong[0]]}, of feature "
                     f"{features[wrong[0]]!r}; must be finite"
                 )
+        self._check_cross()
         self._check_towers()
         names = {objective.name for objective in self.utility.objectives}
         for name in self.calibrators:
@@ -167,6 +186,20 @@ class RankerArtifact:
                 f"[{self.random_effects.vocabulary.num_rows}, {len(names)}]; "
                 f"got {self.random_effects.coefficients.shape}"
             )
+
+    def _check_cross(self) -> None:
+        for index, layer in enumerate(self.cross):
+            if layer.size != self.layout.num_inputs:
+                raise ValueError(
+                    f"cross: layer {index} has {layer.size} inputs; "
+                    f"expected {self.layout.num_inputs}"
+                )
+            for name in ("rank", "precision"):
+                found, first = getattr(layer, name), getattr(self.cross[0], name)
+                if found != first:
+                    raise ValueError(
+                        f"cross: layer {index} has {name} {found!r}; layer 0 has {first!r}"
+                    )
 
     def _check_towers(self) -> None:
         needed = tower_objectives(self.utility)
@@ -221,7 +254,8 @@ def publish_ranker(
 class RankerEncoder:
     """The sections of a ranker in any precision, each encoded once and kept.
 
-    A model with an int8 first layer is balanced first, see `ranker_balance.balance_inputs`.
+    A model with int8 layers that read the inputs is balanced first, see
+    `ranker_balance.balance_inputs`.
     """
 
     def __init__(
@@ -240,11 +274,14 @@ class RankerEncoder:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers, `<tower>/<index>`."""
-        return tuple(
-            f"{tower}/{index}"
-            for tower, layers in self._artifact.towers.items()
-            for index in range(len(layers))
+        """Names of the layers: `cross` for all of a cross network, and `<tower>/<index>`."""
+        return (
+            *((CROSS,) if self._artifact.cross else ()),
+            *(
+                f"{tower}/{index}"
+                for tower, layers in self._artifact.towers.items()
+                for index in range(len(layers))
+            ),
         )
 
     @property
@@ -256,11 +293,13 @@ class RankerEncoder:
         }
 
     def num_bytes(self, section: str, precision: Precision) -> int:
-        """Bytes of a table's rows or of a layer's arrays in a precision."""
+        """Bytes of a table's rows or of the arrays of layers in a precision."""
         if section in TABLES:
             table: NDArray[Any] = getattr(self._artifact, section)
             rows, dim = table.shape
             return int(rows) * row_layout(LAYOUT_OF[precision]).row_bytes(dim)
+        if section == CROSS:
+            return sum(_convert(x, section, precision).nbytes for x in self._artifact.cross)
         tower, _, index = section.rpartition("/")
         return _convert(self._artifact.towers[tower][int(index)], section, precision).nbytes
 
@@ -268,10 +307,10 @@ class RankerEncoder:
         """As `publish_ranker`."""
         precisions = resolve_precisions(precision, self.layers)
         source = self._artifact
-        if any(
-            precisions[f"{tower}/0"] == "int8" and layers[0].precision == "fp32"
-            for tower, layers in source.towers.items()
-        ):
+        readers = {f"{tower}/0": layers[0].precision for tower, layers in source.towers.items()}
+        if source.cross:
+            readers[CROSS] = source.cross[0].precision
+        if any(precisions[layer] == "int8" and given == "fp32" for layer, given in readers.items()):
             source = self._balanced
         artifact = dataclasses.replace(
             source,
@@ -282,6 +321,10 @@ class RankerEncoder:
                 ]
                 for tower, layers in source.towers.items()
             },
+            cross=[
+                _convert(layer, f"{CROSS}/{index}", precisions[CROSS])
+                for index, layer in enumerate(source.cross)
+            ],
         )
         writer = store.writer(name)
         for section in VOCABULARIES:
@@ -296,11 +339,15 @@ class RankerEncoder:
             )
         writer.add_image("forest", artifact.forest.to_bytes(), layout=FOREST)
         writer.add_tensors("normalizer", {"mean": artifact.mean, "inv_std": artifact.inv_std})
+        stacks: dict[str, Sequence[GatedLayer | CrossWeights]] = {
+            CROSS: artifact.cross,
+            **artifact.towers,
+        }
         writer.add_tensors(
             "towers",
             {
-                f"{tower}/{index}/{key}": tensor
-                for tower, layers in artifact.towers.items()
+                f"{stack}/{index}/{key}": tensor
+                for stack, layers in stacks.items()
                 for index, layer in enumerate(layers)
                 for key, tensor in layer.arrays().items()
             },
@@ -342,7 +389,7 @@ class RankerEncoder:
         return self._images[section]
 
 
-def _convert(layer: GatedLayer, name: str, precision: Precision) -> GatedLayer:
+def _convert(layer: _Layer, name: str, precision: Precision) -> _Layer:
     """The layer in a precision; fp32 leaves one that came in another as it is."""
     try:
         return layer if precision == "fp32" else layer.to(precision)  # type: ignore[arg-type]
@@ -402,6 +449,10 @@ def _open_native(
                 f"section {name!r} has {opened.section(name, 'table').shape[1]} columns; "
                 f"the description says {dim}"
             )
+    cross: CrossNetwork | None = None
+    if description.cross is not None:
+        size = description.layout.num_inputs
+        cross = CrossNetwork(_read_cross(weights, description.cross, size))
     return _core.Scorer(
         member_vocabulary=read("member_vocabulary", vocabulary),
         hashtag_vocabulary=read("hashtag_vocabulary", vocabulary),
@@ -416,7 +467,8 @@ def _open_native(
             (
                 GatedMLP(
                     _read_layers(weights, tower, layers),
-                    num_shared=description.layout.num_viewer_inputs,
+                    # Behind a cross network candidates share nothing.
+                    num_shared=0 if cross else description.layout.num_viewer_inputs,
                 ).native,
                 [objectives.index(objective) for objective in outputs[tower]],
             )
@@ -435,34 +487,66 @@ def _open_native(
                 _floats(opened.tensors("random_effects"), "coefficients", 2),
             )
         ),
+        cross=None if cross is None else cross.native,
     )
 
 
 def _read_layers(
     tensors: Mapping[str, NDArray[Any]], tower: str, layers: Sequence[LayerDescription]
 ) -> list[GatedLayer]:
+    return [
+        _read_layer(
+            tensors,
+            f"{tower}/{index}",
+            functools.partial(
+                GatedLayer.from_arrays,
+                gate=None if layer.gate == "none" else layer.gate,  # type: ignore[arg-type]
+                activation=layer.activation,  # type: ignore[arg-type]
+                precision=layer.precision,  # type: ignore[arg-type]
+            ),
+        )
+        for index, layer in enumerate(layers)
+    ]
+
+
+def _read_cross(
+    tensors: Mapping[str, NDArray[Any]], cross: CrossDescription, size: int
+) -> list[CrossWeights]:
     read = []
-    for index, layer in enumerate(layers):
-        prefix = f"{tower}/{index}/"
-        arrays = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-        try:
-            read.append(
-                GatedLayer.from_arrays(
-                    arrays,
-                    gate=None if layer.gate == "none" else layer.gate,  # type: ignore[arg-type]
-                    activation=layer.activation,  # type: ignore[arg-type]
-                    precision=layer.precision,  # type: ignore[arg-type]
-                )
+    for index in range(cross.num_layers):
+        name = f"{CROSS}/{index}"
+        layer = _read_layer(
+            tensors,
+            name,
+            functools.partial(CrossWeights.from_arrays, precision=cross.precision),  # type: ignore[arg-type]
+        )
+        if (layer.size, layer.rank) != (size, cross.rank):
+            raise ValueError(
+                f"section 'towers': {name} has {layer.size} inputs and rank {layer.rank}; "
+                f"the description says {size} and {cross.rank}"
             )
-        except KeyError as error:
-            raise ValueError(f"section 'towers': {prefix}{error.args[0]} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"section 'towers': {prefix[:-1]}: {error}") from None
+        read.append(layer)
     return read
+
+
+def _read_layer(
+    tensors: Mapping[str, NDArray[Any]],
+    layer: str,
+    from_arrays: Callable[[Mapping[str, NDArray[Any]]], _Layer],
+) -> _Layer:
+    """The layer whose tensors are named `<layer>/<array>`."""
+    prefix = f"{layer}/"
+    arrays = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    try:
+        return from_arrays(arrays)
+    except KeyError as error:
+        raise ValueError(f"section 'towers': {prefix}{error.args[0]} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"section 'towers': {layer}: {error}") from None
 
 
 def _floats(tensors: Mapping[str, NDArray[Any]], name: str, rank: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Makes the inputs of int8 first layers alike in size, without changing what the layers compute."""
+"""Makes the inputs of int8 layers alike in size, without changing what the layers compute."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from feedfast.cross_network import CrossWeights
 from feedfast.gated_mlp import GatedLayer
 from feedfast.layer_weights import FloatArray
 
@@ -27,7 +28,10 @@ _LARGEST_EXPONENT = 10
 
 
 def balance_inputs(artifact: RankerArtifact) -> RankerArtifact:
-    """The ranker with each table times a power of two, and the first layers' rows divided by it.
+    """The ranker with each table times a power of two, and rows of the weights divided by it.
+
+    Those are the weights that multiply inputs: first layers of the towers and, since
+    `x_0 * (x W + b) + x` scales as x_0 and x do, every layer of a cross network.
 
     An int8 layer reads a row of inputs in 256 even steps between its ends. Numeric features, of
     deviation 1 and up to 8, decide the ends; embeddings that are a hundredth of that would vanish
@@ -35,10 +39,11 @@ def balance_inputs(artifact: RankerArtifact) -> RankerArtifact:
 
         sqrt((x_numeric / x_table) * (w_table / w_numeric))
 
-    in root mean squares of inputs x and of first-layer weights w, at least 1: the geometric mean
-    between equal inputs and equal weights (SmoothQuant, arXiv:2211.10438, eq. 4, with alpha = 1/2
-    and one factor per table). Products are unchanged, in floating point to the bit. On the
-    simulated feed int8 layers change the normalised entropy by 1.3e-4 with it and 4.4e-3 without.
+    in root mean squares of inputs x and of the towers' first-layer weights w, at least 1: the
+    geometric mean between equal inputs and equal weights (SmoothQuant, arXiv:2211.10438, eq. 4,
+    with alpha = 1/2 and one factor per table). Products are unchanged, in floating point to the
+    bit. On the simulated feed int8 layers change the normalised entropy by 1.3e-4 with it and
+    4.4e-3 without.
     """
     blocks = (*artifact.layout.viewer_blocks, *artifact.layout.candidate_blocks)
     weights = np.concatenate([layers[0].weight for layers in artifact.towers.values()], axis=1)
@@ -67,6 +72,7 @@ def balance_inputs(artifact: RankerArtifact) -> RankerArtifact:
             tower: [_divided(layers[0], divisors), *layers[1:]]
             for tower, layers in artifact.towers.items()
         },
+        cross=[_divided_cross(layer, divisors) for layer in artifact.cross],
         member_table=artifact.member_table * np.float32(factors["member_table"]),
         hashtag_table=artifact.hashtag_table * np.float32(factors["hashtag_table"]),
         leaf_table=artifact.leaf_table * np.float32(factors["leaf_table"]),
@@ -81,9 +87,15 @@ def _power_of_two(squared_above: float, squared_below: float) -> float:
     return float(2 ** min(max(exponent, 0), _LARGEST_EXPONENT))
 
 
+def _divided_cross(layer: CrossWeights, divisors: FloatArray) -> CrossWeights:
+    _require_fp32("a cross layer", layer.precision)
+    if layer.down is None:
+        return dataclasses.replace(layer, weight=layer.weight / divisors)
+    return dataclasses.replace(layer, down=layer.down / divisors)
+
+
 def _divided(layer: GatedLayer, divisors: FloatArray) -> GatedLayer:
-    if layer.precision != "fp32":
-        raise ValueError(f"a first layer in {layer.precision} cannot be balanced; give it in fp32")
+    _require_fp32("a first layer", layer.precision)
     gate_weight = layer.gate_weight
     if layer.gate == "input":
         if isinstance(gate_weight, tuple):
@@ -91,6 +103,11 @@ def _divided(layer: GatedLayer, divisors: FloatArray) -> GatedLayer:
         elif gate_weight is not None:
             gate_weight = gate_weight / divisors
     return dataclasses.replace(layer, weight=layer.weight / divisors, gate_weight=gate_weight)
+
+
+def _require_fp32(what: str, precision: str | None) -> None:
+    if precision != "fp32":
+        raise ValueError(f"{what} in {precision} cannot be balanced; give it in fp32")
 
 
 def _rms(values: FloatArray) -> float:

@@ -30,16 +30,30 @@ class LayerDescription:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("gate", GATES),
-            ("activation", ACTIVATIONS),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"layer: {name} {getattr(self, name)!r} is unknown; "
-                    f"allowed: {', '.join(allowed)}"
-                )
+        _check_name("layer", "gate", self.gate, GATES)
+        _check_name("layer", "activation", self.activation, ACTIVATIONS)
+        _check_name("layer", "precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossDescription:
+    """The cross network before the towers.
+
+    Attributes:
+        num_layers: At least 1.
+        rank: Of every layer's matrix; None: full.
+        precision: Of every layer, one of `PRECISIONS`.
+    """
+
+    num_layers: int
+    rank: int | None
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, count in (("layers", self.num_layers), ("rank", self.rank)):
+            if count is not None and count < 1:
+                raise ValueError(f"cross: {name} must be at least 1; got {count}")
+        _check_name("cross", "precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +68,7 @@ class RankerDescription:
         utility: Objectives, weights and the default trade-off.
         towers: Layers of each tower, input first.
         random_effects_version: 0 without random effects.
+        cross: The network that the towers' input goes through first; None: none.
     """
 
     shared_names: tuple[str, ...]
@@ -63,6 +78,7 @@ class RankerDescription:
     utility: Utility
     towers: Mapping[str, tuple[LayerDescription, ...]]
     random_effects_version: int
+    cross: CrossDescription | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values for `Manifest.description`."""
@@ -73,7 +89,7 @@ class RankerDescription:
             value = {"gate": layer.gate, "activation": layer.activation}
             return value if version == 1 else value | {"precision": layer.precision}
 
-        return {
+        value = {
             "kind": KIND,
             "ranker_version": version,
             "shared_names": list(self.shared_names),
@@ -98,11 +114,19 @@ class RankerDescription:
             ],
             "random_effects_version": self.random_effects_version,
         }
+        if self.cross is not None:
+            value["cross"] = {
+                "layers": self.cross.num_layers,
+                "rank": self.cross.rank,
+                "precision": self.cross.precision,
+            }
+        return value
 
     @property
     def _version(self) -> int:
         layers = [layer for tower in self.towers.values() for layer in tower]
-        return 1 if all(layer.precision == "fp32" for layer in layers) else 2
+        all_fp32 = all(layer.precision == "fp32" for layer in layers)
+        return 1 if all_fp32 and self.cross is None else 2
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> RankerDescription:
@@ -195,7 +219,22 @@ def _from_json(value: Mapping[str, Any]) -> RankerDescription:
             for tower in value["towers"]
         },
         random_effects_version=_integer(value["random_effects_version"]),
+        cross=_cross_from_json(value["cross"]) if "cross" in value else None,
     )
+
+
+def _cross_from_json(value: Mapping[str, Any]) -> CrossDescription:
+    rank = value["rank"]
+    return CrossDescription(
+        num_layers=_integer(value["layers"]),
+        rank=None if rank is None else _integer(rank),
+        precision=_text(value["precision"]),
+    )
+
+
+def _check_name(what: str, attribute: str, name: str, allowed: Sequence[str]) -> None:
+    if name not in allowed:
+        raise ValueError(f"{what}: {attribute} {name!r} is unknown; allowed: {', '.join(allowed)}")
 
 
 def _text(value: object) -> str:

@@ -43,7 +43,7 @@ def resolve_precisions(
         wanted: One precision for all tables; or precisions by name of a table, of a layer, or of
             all `tables` or `layers`. A name of one section goes before one of several; what is not
             named is fp32.
-        layers: Names of the layers: `<tower>/<index>`.
+        layers: Names of the layers: `<tower>/<index>`, and `cross` for those of a cross network.
 
     Returns:
         By name: the tables, then the layers.

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feedfast.config import HistoryConfig, RankerConfig
+from feedfast.config import CrossConfig, HistoryConfig, RankerConfig
+from feedfast.cross_network import CrossWeights
 from feedfast.gated_mlp import GatedLayer
 from feedfast.input_layout import InputLayout
 from feedfast.objectives import Objective, Utility
@@ -27,6 +28,7 @@ from feedfast.vocab import Vocabulary
 __all__ = [
     "RankerShape",
     "random_artifact",
+    "random_cross",
     "random_forest",
     "random_request",
     "random_towers",
@@ -55,6 +57,7 @@ class RankerShape:
         gate_rank: Rank of a factored gate matrix; None: a full one.
         utility: Objectives; they decide which towers there are.
         history: Length of a viewer's histories.
+        cross: Cross network before the towers; None: none.
     """
 
     num_members: int
@@ -67,6 +70,7 @@ class RankerShape:
     gate_rank: int | None
     utility: Utility
     history: HistoryConfig
+    cross: CrossConfig | None = None
 
     @classmethod
     def from_config(
@@ -84,10 +88,8 @@ class RankerShape:
         The active tower is taken to be as wide as the passive one.
 
         Raises:
-            ValueError: A count is too small, or there is a cross network.
+            ValueError: A count is too small.
         """
-        if config.cross is not None:
-            raise ValueError("config: cross networks are not measured")
         for name, count, least in (
             ("num_members", num_members, 1),
             ("num_hashtags", num_hashtags, 1),
@@ -120,6 +122,7 @@ class RankerShape:
             gate_rank=config.passive.gate_rank,
             utility=Utility(objectives=objectives, weights=(1.0,) * num_objectives),
             history=config.history,
+            cross=config.cross,
         )
 
     @classmethod
@@ -136,6 +139,7 @@ class RankerShape:
         gate = layers[0].gate if units else "none"
         down = weights.get(f"{tower}/0/gate_down")
         forest = LeafEncoder.from_bytes(opened.image("forest", layout="forest").tobytes())
+        cross = description.cross
         leaves_per_tree = max(forest.num_leaves / forest.num_trees, 2.0)
         return cls(
             num_members=opened.section("member_table", "table").shape[0] - 1,
@@ -148,6 +152,7 @@ class RankerShape:
             gate_rank=None if down is None else down.shape[1],
             utility=description.utility,
             history=description.history,
+            cross=None if cross is None else CrossConfig(layers=cross.num_layers, rank=cross.rank),
         )
 
     def without_ids(self) -> RankerShape:
@@ -192,6 +197,7 @@ def random_artifact(shape: RankerShape, seed: int = 0) -> RankerArtifact:
         inv_std=np.ones(num_features, np.float32),
         towers=random_towers(rng, shape),
         utility=shape.utility,
+        cross=() if shape.cross is None else random_cross(rng, layout.num_inputs, shape.cross),
     )
 
 
@@ -221,6 +227,22 @@ def random_towers(
         return (*layers, GatedLayer(head, np.zeros(outputs, np.float32), activation="linear"))
 
     return {name: tower(len(names)) for name, names in tower_objectives(shape.utility).items()}
+
+
+def random_cross(
+    rng: np.random.Generator, size: int, cross: CrossConfig
+) -> tuple[CrossWeights, ...]:
+    """The layers of a cross network over `size` inputs, scaled so that they keep their size."""
+
+    def normal(scale: float, *shape: int) -> NDArray[np.float32]:
+        return np.float32(scale) * rng.standard_normal(shape, dtype=np.float32)
+
+    def layer() -> CrossWeights:
+        rows = size if cross.rank is None else cross.rank
+        down = None if cross.rank is None else normal(size**-0.5, size, cross.rank)
+        return CrossWeights(normal(0.1 * rows**-0.5, rows, size), normal(0.1, size), down)
+
+    return tuple(layer() for _ in range(cross.layers))
 
 
 def random_request(rng: np.random.Generator, shape: RankerShape, candidates: int) -> Request:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from feedfast.bags import FloatArray
 from feedfast.cli.main import main
+from feedfast.config import CrossConfig
 from feedfast.ranker.export import artifact_of
 from feedfast.ranker.onnx_towers import save_towers
 from feedfast.ranker.saved_model import save_model
@@ -63,10 +64,19 @@ def as_tensors(columns: dict[str, Any]) -> dict[str, tf.Tensor]:
     }
 
 
-@pytest.fixture(scope="module", params=["hidden", "low_rank", None])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("hidden", None),
+        ("low_rank", CrossConfig(layers=2)),
+        (None, CrossConfig(layers=1, rank=3)),
+    ],
+    ids=str,
+)
 def artifact(request: pytest.FixtureRequest) -> RankerArtifact:
-    gates = {"passive": request.param, "active": "input"}
-    return synthetic_ranker(SEED, num_members=60, gates=gates)
+    gate, cross = request.param
+    gates = {"passive": gate, "active": "input"}
+    return synthetic_ranker(SEED, num_members=60, gates=gates, cross=cross)
 
 
 @pytest.fixture(scope="module")

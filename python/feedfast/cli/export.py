@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="[NAME=]PRECISION",
         help="fp32, fp16, bf16, int8 or int4 for all tables, or for NAME: tables, layers (fp32, "
-        "bf16, int8), or one of them such as member_table or passive/0; repeatable, or with commas",
+        "bf16, int8), or one of them such as member_table, passive/0 or cross; repeatable, or with "
+        "commas",
     )
     parser.add_argument(
         "--range",

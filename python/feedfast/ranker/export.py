@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from feedfast.config import TowerConfig
+from feedfast.cross_network import CrossWeights
 from feedfast.gated_mlp import GatedLayer
 from feedfast.layer_weights import FloatArray
 from feedfast.objectives import Utility
@@ -54,8 +55,6 @@ def export(
 def artifact_of(ranker: FeedRanker) -> RankerArtifact:
     """The ranker as the model store keeps it: batch norms and projections are folded away."""
     features, tensors, config = ranker.features, ranker.tensors, ranker.config
-    if config.cross is not None:
-        raise ValueError("a ranker with a cross network cannot be exported yet")
     normalizer = folded_normalizer(
         features.embedding_inputs, tensors, features.normalizer, len(features.shared_names)
     )
@@ -77,6 +76,14 @@ def artifact_of(ranker: FeedRanker) -> RankerArtifact:
             if f"{name}/0/weight" in tensors
         },
         utility=Utility(objectives=ranker.objectives, weights=ranker.utility_weights),
+        cross=[
+            CrossWeights(
+                tensors[f"cross/{index}/weight"],
+                tensors[f"cross/{index}/bias"],
+                tensors.get(f"cross/{index}/down"),
+            )
+            for index in range(config.cross.layers if config.cross is not None else 0)
+        ],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedfast.cross_network import CrossWeights
 from feedfast.gated_mlp import GatedLayer
 from feedfast.ranker.export import require_towers_alone
 from feedfast.ranker_artifact import RankerArtifact
@@ -23,6 +24,8 @@ _MAX_BYTES = 2 << 30
 
 def save_towers(artifact: RankerArtifact, path: str | os.PathLike[str]) -> None:
     """Writes the towers as `vectors` [rows, inputs] -> `probabilities` [rows, objectives], float32.
+
+    A cross network goes with them.
 
     What comes before them, vocabularies, tables and forest, is not in it: the columns of `vectors`
     are `RankerArtifact.layout`, and the signature `inputs` of the SavedModel computes them.
@@ -46,9 +49,12 @@ def save_towers(artifact: RankerArtifact, path: str | os.PathLike[str]) -> None:
         ) from error
     require_towers_alone(artifact, "an ONNX model")
     graph = _Graph(onnx)
+    crossed = "vectors"
+    for index, cross in enumerate(artifact.cross):
+        crossed = graph.cross("vectors", crossed, cross, f"cross/{index}")
     heads, names = [], []
     for tower, layers in artifact.towers.items():
-        x = "vectors"
+        x = crossed
         for index, layer in enumerate(layers):
             x = graph.layer(x, layer, f"{tower}/{index}")
         heads.append(x)
@@ -105,6 +111,11 @@ class _Graph:
         self.tensors.append(self._onnx.numpy_helper.from_array(array, name))
         self.num_bytes += array.nbytes
         return name
+
+    def cross(self, x0: str, x: str, layer: CrossWeights, name: str) -> str:
+        factors = [layer.weight] if layer.down is None else [layer.down, layer.weight]
+        crossed = self._affine(x, factors, layer.bias, name)
+        return self.node("Add", [self.node("Mul", [x0, crossed], f"{name}/mul"), x], f"{name}/out")
 
     def layer(self, x: str, layer: GatedLayer, name: str) -> str:
         h = self._affine(x, [layer.weight], layer.bias, name)

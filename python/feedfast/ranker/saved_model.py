@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import feedfast.tf as fft
+from feedfast.cross_network import CrossWeights
 from feedfast.gated_mlp import GatedLayer
 from feedfast.ranker.export import require_towers_alone
 from feedfast.ranker.normalizer import LIMIT
@@ -34,7 +35,8 @@ def save_model(artifact: RankerArtifact, path: str | os.PathLike[str]) -> None:
         dense float32 [candidates, F]
 
     and gives `probabilities` [candidates, objectives] float32, those of the scorer to 1e-5. The
-    signature `inputs` gives the `vectors` [candidates, inputs] that go into the towers.
+    signature `inputs` gives the `vectors` [candidates, inputs] that go into the cross network, if
+    there is one, and the towers.
 
     Args:
         artifact: The ranker.
@@ -72,6 +74,9 @@ class _ServedRanker(tf.Module):  # type: ignore[misc]
         self.leaf_table = variable(artifact.leaf_table, "leaf_table")
         self.mean = variable(artifact.mean, "mean")
         self.inv_std = variable(artifact.inv_std, "inv_std")
+        self.cross = [
+            _CrossLayer(layer, f"cross/{index}") for index, layer in enumerate(artifact.cross)
+        ]
         self.towers = {
             tower: [_Layer(layer, f"{tower}/{index}") for index, layer in enumerate(layers)]
             for tower, layers in artifact.towers.items()
@@ -87,7 +92,9 @@ class _ServedRanker(tf.Module):  # type: ignore[misc]
         ).get_concrete_function(**signature)
 
     def _probabilities(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        x = self._vectors(columns)
+        x = x0 = self._vectors(columns)
+        for cross in self.cross:
+            x = cross(x0, x)
         logits = []
         for layers in self.towers.values():
             y = x
@@ -147,6 +154,23 @@ class _ServedRanker(tf.Module):  # type: ignore[misc]
     def _scaled(self, x: tf.Tensor, part: slice) -> tf.Tensor:
         scaled = (x - self.mean[part]) * self.inv_std[part]
         return tf.where(tf.math.is_nan(scaled), 0.0, tf.clip_by_value(scaled, -LIMIT, LIMIT))
+
+
+class _CrossLayer(tf.Module):  # type: ignore[misc]
+    def __init__(self, layer: CrossWeights, name: str) -> None:
+        super().__init__()
+        self.factors = [
+            tf.Variable(array, trainable=False, name=f"{name}/{part}")
+            for part, array in (("down", layer.down), ("weight", layer.weight))
+            if array is not None
+        ]
+        self.bias = tf.Variable(layer.bias, trainable=False, name=f"{name}/bias")
+
+    def __call__(self, x0: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        crossed = x
+        for factor in self.factors:
+            crossed = tf.matmul(crossed, factor)
+        return x0 * (crossed + self.bias) + x
 
 
 class _Layer(tf.Module):  # type: ignore[misc]
