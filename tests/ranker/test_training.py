@@ -15,11 +15,12 @@ import tensorflow as tf
 from feedfast import metrics, weighting
 from feedfast.config import RankerConfig, TrainingConfig, WeightingConfig
 from feedfast.data import Simulation
+from feedfast.ranker.model import model_of
 from feedfast.ranker.predict import predict
 from feedfast.ranker.rows import history_of, split_rows
 from feedfast.training import Progress, TrainedRun, train
 from feedfast.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
-from feedfast.training.loop import cross_entropy, learning_rate
+from feedfast.training.loop import LabelledExamples, Trainer, cross_entropy, learning_rate
 from feedfast.training.train import loss_weights
 
 ReadRun = Callable[[Path], dict[str, bytes]]
@@ -57,6 +58,32 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert rates[104] == pytest.approx(0.1)
     assert all(a > b for a, b in itertools.pairwise(rates[4:]))
     assert learning_rate(TrainingConfig(learning_rate=1.0, warmup_steps=0), 0, 1) == 1.0
+
+
+def test_steps_touch_the_rows_of_their_batch_and_decay_all_rows(
+    simulation: Simulation, trained: TrainedRun
+) -> None:
+    rows = np.arange(8)
+    log = simulation.dataset.log.take(rows)
+    history = history_of(simulation.dataset, trained.config).take(rows)
+    examples = trained.ranker.features.encode(log, history)
+    batch = LabelledExamples(examples, log.labels, np.ones_like(log.labels))
+    model = model_of(trained.ranker)
+    trainer = Trainer(model, trained.config)
+    ids = (examples.viewer, examples.actor, examples.root_actor, examples.history_members.values)
+    read = np.unique(np.concatenate(ids))
+    unread = np.setdiff1d(np.arange(model.sizes.num_members), read)
+    assert len(unread) > 0
+    start = model.member.embeddings.numpy().copy()
+    for _ in range(31):
+        trainer.step(batch, 1e-3)
+    table = model.member.embeddings.numpy().copy()
+    np.testing.assert_array_equal(table[unread], start[unread])
+    assert (table[read] != start[read]).any(axis=1).all()
+    trainer.step(batch, 1e-3)
+    decay = trained.config.training.table_weight_decay
+    want = start[unread] * (1.0 - 1e-3 * decay) ** 32
+    np.testing.assert_allclose(model.member.embeddings.numpy()[unread], want, rtol=1e-6)
 
 
 def test_training_learns(simulation: Simulation, trained: TrainedRun) -> None:

@@ -1,5 +1,9 @@
 """The training loop: weighted masked cross entropy, Adam with warm-up, repeatable to the bit.
 
+A step costs what its batch holds, however many rows the tables have: `SparseAdam` updates the rows
+that the batch reads, and Keras' Adam the layers. Only the decay of the tables, every
+`_TABLE_DECAY_STEPS` steps, passes over all rows.
+
 Every random choice is drawn from (seed, epoch, step), and nothing else carries state than the
 variables of model and optimizer, so a run that is resumed from a checkpoint goes on exactly as it
 would have. On one machine with one number of threads two runs give the same bits.
@@ -22,11 +26,15 @@ from numpy.typing import NDArray
 from feedfast.config import RankerConfig, TrainingConfig
 from feedfast.ranker.examples import Examples
 from feedfast.ranker.model import RankerModel, input_signature, model_inputs
+from feedfast.tf import optimizers
 from feedfast.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
 from feedfast.training.progress import Progress, ProgressCallback
 
 _FINAL_SHARE = 0.1
 _PROGRESS_INTERVAL_S = 0.5
+# Steps whose decay the tables get at once. Rows that no batch reads must shrink too: decaying only
+# the rows of the batch, as `row_weight_decay` does, leaves rare ids nearly undecayed.
+_TABLE_DECAY_STEPS = 32
 # Streams of the generators derived from the seed.
 _ORDER, _ID_DROPOUT = 1, 2
 
@@ -82,17 +90,14 @@ class Trainer:
     def __init__(self, model: RankerModel, config: RankerConfig) -> None:
         self.model = model
         self._config = config
+        self._tables = [layer.embeddings for layer in (model.member, model.hashtag, model.leaf)]
+        in_tables = {id(v) for v in self._tables}
+        self._dense = [v for v in model.trainable_variables if id(v) not in in_tables]
+        self._matrices = [v for v in self._dense if len(v.shape) == 2]
+        self._table_optimizer = optimizers.SparseAdam(learning_rate=0.0, name="table_adam")
+        self._table_optimizer.build(self._tables)
         self._optimizer = keras.optimizers.Adam(learning_rate=0.0, name="adam")
-        self._optimizer.build(model.trainable_variables)
-        tables = [layer.embeddings for layer in (model.member, model.hashtag, model.leaf)]
-        in_tables = {id(v) for v in tables}
-        matrices = [
-            v for v in model.trainable_variables if id(v) not in in_tables and len(v.shape) == 2
-        ]
-        self._decays = [
-            *((v, config.training.table_weight_decay) for v in tables),
-            *((v, config.training.weight_decay) for v in matrices),
-        ]
+        self._optimizer.build(self._dense)
         pair = tf.TensorSpec([None, None], tf.float32)
         self._step = tf.function(
             self._train_step,
@@ -103,11 +108,18 @@ class Trainer:
                 tf.TensorSpec([], tf.float32),
             ],
         )
+        self._shrink_tables = tf.function(
+            self._multiply_tables, input_signature=[tf.TensorSpec([], tf.float32)]
+        )
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Everything a checkpoint needs: weights, dropout counters, Adam's moments and its step."""
-        return [*self.model.variables, *self._optimizer.variables]
+        """Everything a checkpoint needs: weights, dropout counters, moments and steps of Adam."""
+        return [
+            *self.model.variables,
+            *self._table_optimizer.variables,
+            *self._optimizer.variables,
+        ]
 
     def step(self, batch: LabelledExamples, rate: float) -> float:
         """One update with the given learning rate; the loss before it."""
@@ -117,6 +129,11 @@ class Trainer:
             tf.constant(batch.weights),
             tf.constant(rate, tf.float32),
         )
+        decay = self._config.training.table_weight_decay
+        # The optimizer's count is in the checkpoint, so a resumed run decays at the same steps.
+        if decay > 0.0 and int(self._optimizer.iterations) % _TABLE_DECAY_STEPS == 0:
+            share = max(0.0, 1.0 - rate * decay) ** _TABLE_DECAY_STEPS
+            self._shrink_tables(tf.constant(share, tf.float32))
         return float(loss)
 
     def _train_step(
@@ -128,14 +145,22 @@ class Trainer:
     ) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = cross_entropy(self.model(inputs, training=True), labels, weights)
-        variables = self.model.trainable_variables
+        variables = [*self._tables, *self._dense]
         gradients = tape.gradient(loss, [v.value for v in variables])
-        for variable, decay in self._decays:
-            if decay > 0.0:
-                variable.assign(variable * (1.0 - rate * decay))
+        decay = self._config.training.weight_decay
+        if decay > 0.0:
+            for matrix in self._matrices:
+                matrix.assign(matrix * (1.0 - rate * decay))
+        num_tables = len(self._tables)
+        self._table_optimizer.learning_rate.assign(rate)
+        self._table_optimizer.apply(gradients[:num_tables], self._tables)
         self._optimizer.learning_rate.assign(rate)
-        self._optimizer.apply(gradients, variables)
+        self._optimizer.apply(gradients[num_tables:], self._dense)
         return loss
+
+    def _multiply_tables(self, share: tf.Tensor) -> None:
+        for table in self._tables:
+            table.assign(table * share)
 
 
 def train_epochs(
