@@ -103,16 +103,16 @@ struct ColumnSums {
 // their own until the bag is done.
 template <int kVectors>
 struct ColumnSums<Int4Rows, kVectors> {
-  static constexpr int kPairs = (kVectors + 1) / 2;
+  static constexpr std::int64_t kPairs = (kVectors + 1) / 2;
 
   explicit ColumnSums(std::int64_t num_columns)
       : last_bytes(FirstLanes((num_columns - (kPairs - 1) * 2 * kWidth + 1) / 2)) {
 #pragma GCC unroll 4
-    for (int pair = 0; pair < kPairs; ++pair) low[pair] = high[pair] = Broadcast(0.0f);
+    for (std::int64_t pair = 0; pair < kPairs; ++pair) low[pair] = high[pair] = Broadcast(0.0f);
   }
   void Add(const std::uint8_t* elements, Vector factor) {
 #pragma GCC unroll 4
-    for (int pair = 0; pair < kPairs; ++pair) {
+    for (std::int64_t pair = 0; pair < kPairs; ++pair) {
       Vector even;
       Vector odd;
       LoadUint4(elements + pair * kWidth, pair + 1 < kPairs ? kAllLanes : last_bytes, &even, &odd);
@@ -122,7 +122,7 @@ struct ColumnSums<Int4Rows, kVectors> {
   }
   void Get(Vector* columns) const {
 #pragma GCC unroll 4
-    for (int pair = 0; pair < kPairs; ++pair) {
+    for (std::int64_t pair = 0; pair < kPairs; ++pair) {
       Vector unused;
       Interleave(low[pair], high[pair], columns + 2 * pair,
                  2 * pair + 1 < kVectors ? columns + 2 * pair + 1 : &unused);
