@@ -130,7 +130,8 @@ void PutThresholds(const std::vector<float>& thresholds, Layout layout, float* p
   blocks[0] = -std::numeric_limits<float>::infinity();
   std::copy(thresholds.begin(), thresholds.end(), blocks + 1);
   if (!layout.searched) return;
-  for (std::size_t block = 0; block + 1 < layout.num_blocks; ++block)
+  // Not of the last block: no value is to be looked for behind it.
+  for (std::size_t block = 0; block + 2 < layout.num_blocks; ++block)
     place[block] = blocks[(block + 1) * kThresholdLanes - 1];
 }
 

@@ -22,7 +22,7 @@ struct RankedColumn {
   std::int32_t feature;
   // First of this column's thresholds, a multiple of kThresholdLanes. They are -infinity and the
   // thresholds in blocks of kThresholdLanes, filled up with NaN; more than two blocks come behind
-  // one block of the last threshold of each full block.
+  // one block of the last threshold of each block but the last.
   std::int64_t first;
   bool searched;  // more than two blocks
 };

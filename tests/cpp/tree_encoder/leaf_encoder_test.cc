@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "cpp/tree_encoder/reference.h"
 #include "tests/cpp/testing.h"
 #include "tests/cpp/tree_encoder/random_forest.h"
@@ -89,6 +91,44 @@ TEST(LeafEncoderTest, AnyNumberOfThresholdsAndColumnsMatches) {
     const Forest forest = RandomForest(rng, 120, 2, 7, 0, grid);
     ExpectReference(forest, RandomRows(rng, 200, 2, grid), 200, 2);
   }
+}
+
+// Trees of one split each: thresholds 0, 1, ... of feature 0, then those of feature 1.
+Forest Stumps(int num_first, int num_second) {
+  Forest forest;
+  forest.num_features = 2;
+  for (int i = 0; i < num_first + num_second; ++i) {
+    const bool first = i < num_first;
+    Split split{};
+    split.feature = first ? 0 : 1;
+    split.threshold = static_cast<float>(first ? i : i - num_first);
+    split.default_left = i % 2;
+    split.left = ~0;
+    split.right = ~1;
+    split.set = kNoSet;
+    forest.splits.push_back(split);
+    forest.split_offsets.push_back(i + 1);
+    forest.leaf_offsets.push_back(2 * (i + 1));
+  }
+  return forest;
+}
+
+TEST(LeafEncoderTest, ColumnsThatFillTheirBlocksMatch) {
+  // With the sentinel 47 and 239 thresholds are whole blocks: nothing lies behind the last one.
+  for (const int num_first : {14, 15, 16, 31, 46, 47, 48, 63, 238, 239, 240, 254, 255})
+    for (const int num_second : {0, 1, 20}) {
+      SCOPED_TRACE(std::to_string(num_first) + " and " + std::to_string(num_second));
+      std::vector<float> x;
+      const auto last = static_cast<float>(num_first);
+      for (const float value :
+           {-1.0f, 0.0f, last - 2.0f, last - 1.0f, last, 1e30f,
+            std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+            std::numeric_limits<float>::quiet_NaN()}) {
+        x.push_back(value);
+        x.push_back(value);
+      }
+      ExpectReference(Stumps(num_first, num_second), x, static_cast<std::int64_t>(x.size()) / 2, 2);
+    }
 }
 
 TEST(LeafEncoderTest, OneDeepTreeAmongManyLeavesMatches) {
