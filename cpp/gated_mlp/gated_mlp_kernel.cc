@@ -29,7 +29,7 @@ constexpr std::int64_t kPrefetchRows = 32;
 
 // exp(x) for x <= 0 or NaN. x = n ln2 + r, exp(r) = 1 + r + r^2 q(r) with a minimax q of degree 4
 // (relative error 3.7e-9 on |r| <= ln2 / 2). ln2 is split so that n * kLn2High is exact. The two
-// scale steps round subnormal results once.
+// scale steps round subnormal results once, as the one of AVX-512 does.
 inline Vec ExpOfNegative(Vec x) {
   const Vec shift = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vec lowest = Broadcast(-104.0f);     // exp(-104) rounds to 0
@@ -44,11 +44,15 @@ inline Vec ExpOfNegative(Vec x) {
   q = MulAdd(q, r, Broadcast(0.1666652113199234f));
   q = MulAdd(q, r, Broadcast(0.4999999403953552f));
   const Vec p = MulAdd(r * r, q, r) + Broadcast(1.0f);
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(p, n);
+#else
   const IntVec exponent = reinterpret_cast<IntVec>(shifted) - reinterpret_cast<IntVec>(shift);
   const IntVec half = exponent >> 1;
   const Vec scale_a = reinterpret_cast<Vec>((half + 127) << 23);
   const Vec scale_b = reinterpret_cast<Vec>((exponent - half + 127) << 23);
   return p * scale_a * scale_b;
+#endif
 }
 
 // With e = exp(-|x|): e / (1 + e) for x < 0, 1 / (1 + e) for the rest. Neither form cancels.
@@ -88,33 +92,52 @@ inline Vec End(const Tile& t, int r, int v, IntVec sum) {
   return MulAdd(ToFloat(sum), scale, LoadInit(t, r, v));
 }
 
-// Full and partial vectors go through the same arithmetic.
+// One vector of y from its s. Full and partial vectors go through the same arithmetic.
+template <Epilogue kEpilogue, bool kFull>
 inline void Finish(const Tile& t, int r, int v, Vec s) {
   const DenseArgs& args = t.args;
   const std::int64_t row = t.row + r;
   const std::int64_t column = t.column + v * kLanes;
   const std::int64_t count = args.y_columns - column;
-  const auto load = [&](const float* p) { return count >= kLanes ? Load(p) : LoadPart(p, count); };
+  const auto load = [&](const float* p) { return kFull ? Load(p) : LoadPart(p, count); };
   const Vec zero = Broadcast(0.0f);
-  switch (args.epilogue) {
-    case Epilogue::kStore:
-      break;
-    case Epilogue::kRelu:
-      s = s < zero ? zero : s;
-      break;
-    case Epilogue::kGate:
-      s = load(args.hidden + row * args.hidden_stride + column) * SigmoidOf(s);
-      break;
-    case Epilogue::kCross:
-      s = MulAdd(load(args.hidden + row * args.hidden_stride + column), s,
-                 load(args.addend + row * args.addend_stride + column));
-      break;
-  }
+  if (kEpilogue == Epilogue::kRelu) s = s < zero ? zero : s;
+  if (kEpilogue == Epilogue::kGate)
+    s = load(args.hidden + row * args.hidden_stride + column) * SigmoidOf(s);
+  if (kEpilogue == Epilogue::kCross)
+    s = MulAdd(load(args.hidden + row * args.hidden_stride + column), s,
+               load(args.addend + row * args.addend_stride + column));
   float* y = args.y + row * args.y_stride + column;
-  if (count >= kLanes)
+  if (kFull)
     Store(y, s);
   else
     StorePart(y, s, count);
+}
+
+// The columns of y end in few tiles, so those that they end in get short code instead of fast.
+template <Epilogue kEpilogue, int kRows, int kVecs>
+inline void FinishTile(const Tile& t, const Vec (&s)[kRows][kVecs]) {
+  if (t.column + kVecs * kLanes <= t.args.y_columns) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < kVecs; ++v) Finish<kEpilogue, true>(t, r, v, s[r][v]);
+    return;
+  }
+  Vec copy[kRows * kVecs];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+    for (int v = 0; v < kVecs; ++v) copy[r * kVecs + v] = s[r][v];
+#pragma GCC unroll 1
+  for (int i = 0; i < kRows * kVecs; ++i) {
+    const int r = i / kVecs;
+    const int v = i % kVecs;
+    if (t.column + (v + 1) * kLanes <= t.args.y_columns)
+      Finish<kEpilogue, true>(t, r, v, copy[i]);
+    else
+      Finish<kEpilogue, false>(t, r, v, copy[i]);
+  }
 }
 
 template <class Format, int kRows, int kVecs>
@@ -141,10 +164,20 @@ inline void RunTile(const Tile& t) {
       for (int v = 0; v < kVecs; ++v) sum[r][v] = Format::Add(sum[r][v], x, w[v]);
     }
   }
+  Vec s[kRows][kVecs];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs; ++v) Finish(t, r, v, End(t, r, v, sum[r][v]));
+    for (int v = 0; v < kVecs; ++v) s[r][v] = End(t, r, v, sum[r][v]);
+  switch (args.epilogue) {
+    case Epilogue::kStore:
+      return FinishTile<Epilogue::kStore, kRows, kVecs>(t, s);
+    case Epilogue::kRelu:
+      return FinishTile<Epilogue::kRelu, kRows, kVecs>(t, s);
+    case Epilogue::kGate:
+      return FinishTile<Epilogue::kGate, kRows, kVecs>(t, s);
+    case Epilogue::kCross:
+      return FinishTile<Epilogue::kCross, kRows, kVecs>(t, s);
   }
 }
 
@@ -219,10 +252,7 @@ void SigmoidInPlace(float* values, std::int64_t size) noexcept {
   std::int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) Store(values + i, SigmoidOf(Load(values + i)));
   if (i == size) return;
-  Vec tail = Broadcast(0.0f);
-  for (int lane = 0; lane < kLanes; ++lane)
-    if (i + lane < size) tail[lane] = values[i + lane];
-  StorePart(values + i, SigmoidOf(tail), size - i);
+  StorePart(values + i, SigmoidOf(LoadPart(values + i, size - i)), size - i);
 }
 
 }  // namespace feedfast::gated_mlp::FEEDFAST_TARGET
