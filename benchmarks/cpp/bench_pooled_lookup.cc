@@ -59,7 +59,7 @@ class BenchTable {
     data_.reset(static_cast<std::uint8_t*>(
         std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage)));
     if (data_ == nullptr) std::abort();
-    if (std::getenv("NO_THP") == nullptr) ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
+    ::madvise(data_.get(), bytes, MADV_HUGEPAGE);
     for (std::size_t i = 0; i < bytes; ++i) data_.get()[i] = static_cast<std::uint8_t>(i % 61);
     view_ = {data_.get(), num_rows, dim, format};
   }

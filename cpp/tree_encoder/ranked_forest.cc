@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <utility>
@@ -182,7 +183,7 @@ RankedForest::RankedForest(const Forest& forest) {
       const std::int64_t at = tree * num_places + node.place;
       if (node.child < 0) {
         // All places below, at the last level, are the leaf's: whatever unused nodes say.
-        const std::int32_t below = 1 << (depth - node.level);
+        const std::int64_t below = std::int64_t{1} << (depth - node.level);
         std::fill_n(leaves_.data() + tree * num_places + node.place * below - num_places, below,
                     forest.leaf_offsets[t] + ~node.child);
         continue;

@@ -92,7 +92,7 @@ struct RowCodes {
   explicit RowCodes(const std::uint8_t* codes) {
     table[0] = _mm512_load_si512(codes);
     if constexpr (kWide) {
-      for (int i = 1; i < 4; ++i) table[i] = _mm512_load_si512(codes + 64 * i);
+      for (std::int64_t i = 1; i < 4; ++i) table[i] = _mm512_load_si512(codes + 64 * i);
     } else {
       table[1] = _mm512_sub_epi8(table[0], _mm512_set1_epi8(1));
     }

@@ -142,7 +142,7 @@ TEST(ScorerTest, SmallerLayersScoreNearly) {
        {std::pair(Precision::kBf16, 0.02), std::pair(Precision::kInt8, 0.05)}) {
     const RandomModel random(kSeed, /*with_effects=*/true, precision);
     const std::unique_ptr<Scorer> scorer = Scorer::Create(random.model).value();
-    ForEachCpuTarget([&] {
+    ForEachCpuTarget([&, error = error] {
       const Output got = ScoreAll(*scorer, requests);
       for (std::size_t i = 0; i < want.probabilities.size(); ++i)
         ASSERT_NEAR(got.probabilities[i], want.probabilities[i], error);
@@ -240,7 +240,8 @@ TEST(ScorerTest, RequestsMayHaveTradeoffsOfTheirOwn) {
   const Columns columns(requests);
   RequestBatch batch = columns.batch();
   batch.tradeoff_of = tradeoff_of;
-  Output got{std::vector<float>(16 * 4), std::vector<float>(16), std::vector<std::int64_t>(16)};
+  Output got{std::vector<float>(std::size_t{16} * 4), std::vector<float>(16),
+             std::vector<std::int64_t>(16)};
   const Scores scores{got.probabilities, got.score, got.order};
   ASSERT_TRUE(scorer->Score(batch, tradeoffs, Options(2, 4), scores).ok());
   Output want;
