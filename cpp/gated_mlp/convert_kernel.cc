@@ -77,6 +77,8 @@ inline RowScale QuantizeRow(const float* x, std::int64_t size, std::uint8_t* out
     return {finite ? 0.0f : __builtin_nanf(""), 0};
   }
   const float inverse = 255.0f / width;
+  // Any zero point near -low / scale serves, so the rounding of ties does not matter.
+  // NOLINTNEXTLINE(bugprone-incorrect-roundings)
   const RowScale row{width / 255.0f, static_cast<std::int32_t>(-low * inverse + 0.5f)};
   const Vec factor = Broadcast(inverse);
   const IntVec zero = BroadcastInt(row.zero);

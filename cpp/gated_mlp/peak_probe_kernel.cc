@@ -25,9 +25,10 @@ inline std::int64_t RunChains(std::int64_t steps, Word weight_word, Word input_w
     asm volatile("" : : "r"(weights), "r"(&input_word) : "memory");
     const typename Format::Weights w = Format::LoadWeights(weights);
     const typename Format::Input x = Format::LoadInput(&input_word);
-    for (int repeat = 0; repeat < kRepeats; ++repeat)
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {
 #pragma GCC unroll 16
       for (int i = 0; i < kChains; ++i) sums[i] = Format::Add(sums[i], x, w);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < kChains; ++i) asm volatile("" : "+x"(sums[i]));
   }

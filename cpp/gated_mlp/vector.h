@@ -13,11 +13,11 @@ namespace feedfast::gated_mlp::FEEDFAST_TARGET {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16;
+inline constexpr std::int64_t kLanes = 16;
 #elif defined(__AVX2__)
-constexpr int kLanes = 8;
+inline constexpr std::int64_t kLanes = 8;
 #else
-constexpr int kLanes = 4;
+inline constexpr std::int64_t kLanes = 4;
 #endif
 using Vec = float __attribute__((vector_size(kLanes * sizeof(float))));
 using IntVec = std::int32_t __attribute__((vector_size(kLanes * sizeof(float))));
