@@ -291,7 +291,6 @@ def test_bits_do_not_depend_on_the_split_for_any_tables(
             assert bits(other.score(request)) == want
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forked_children_score(scorer: Scorer, artifact: RankerArtifact) -> None:
     """Forked while other threads are inside calls, ten times."""

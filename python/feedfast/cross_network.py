@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from feedfast import _core
@@ -17,8 +16,11 @@ from feedfast.layer_weights import (
     check_floats,
     check_weights,
     convert,
+    convert_all,
     precision_of,
+    precision_of_all,
     require,
+    rows_of,
     widen,
 )
 
@@ -168,10 +170,7 @@ class CrossNetwork:
     """
 
     def __init__(self, layers: Sequence[CrossWeights], precision: Precision = "fp32") -> None:
-        require(precision)
-        self._layers = tuple(
-            layer.to(precision) if layer.precision == "fp32" else layer for layer in layers
-        )
+        self._layers = convert_all(layers, precision)
         self._native = _core.CrossNetwork([layer._native() for layer in self._layers])
 
     def __call__(self, x: FloatArray, *, threads: int = 1) -> FloatArray:
@@ -188,10 +187,7 @@ class CrossNetwork:
             TypeError: x is not float32.
             ValueError: x has another shape, or threads is below 1.
         """
-        rows = np.asarray(x)
-        if rows.dtype != np.float32:
-            raise TypeError(f"x must be float32; got {rows.dtype}")
-        return self._native.forward(np.ascontiguousarray(rows), threads=threads)
+        return self._native.forward(rows_of(x), threads=threads)
 
     @property
     def layers(self) -> tuple[CrossWeights, ...]:
@@ -201,8 +197,7 @@ class CrossNetwork:
     @property
     def precision(self) -> Precision | Literal["mixed"]:
         """Precision of the layers, `mixed` when they differ."""
-        first, *others = {layer.precision for layer in self._layers}
-        return "mixed" if others or first is None else first
+        return precision_of_all(self._layers)
 
     @property
     def size(self) -> int:

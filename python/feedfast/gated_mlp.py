@@ -17,8 +17,11 @@ from feedfast.layer_weights import (
     check_floats,
     check_weights,
     convert,
+    convert_all,
     precision_of,
+    precision_of_all,
     require,
+    rows_of,
     widen,
 )
 
@@ -276,10 +279,7 @@ class GatedMLP:
         *,
         num_shared: int = 0,
     ) -> None:
-        require(precision)
-        self._layers = tuple(
-            layer.to(precision) if layer.precision == "fp32" else layer for layer in layers
-        )
+        self._layers = convert_all(layers, precision)
         self._native = _core.GatedMlp(
             [layer._native() for layer in self._layers], num_shared=num_shared
         )
@@ -298,10 +298,7 @@ class GatedMLP:
             TypeError: x is not float32.
             ValueError: x has another shape, or threads is below 1.
         """
-        rows = np.asarray(x)
-        if rows.dtype != np.float32:
-            raise TypeError(f"x must be float32; got {rows.dtype}")
-        return self._native.forward(np.ascontiguousarray(rows), threads=threads)
+        return self._native.forward(rows_of(x), threads=threads)
 
     @property
     def layers(self) -> tuple[GatedLayer, ...]:
@@ -311,8 +308,7 @@ class GatedMLP:
     @property
     def precision(self) -> Precision | Literal["mixed"]:
         """Precision of the layers, `mixed` when they differ."""
-        first, *others = {layer.precision for layer in self._layers}
-        return "mixed" if others or first is None else first
+        return precision_of_all(self._layers)
 
     @property
     def num_shared(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,11 @@ __all__ = [
     "check_floats",
     "check_weights",
     "convert",
+    "convert_all",
     "precision_of",
+    "precision_of_all",
     "require",
+    "rows_of",
     "widen",
 ]
 
@@ -148,3 +152,43 @@ def convert(array: FloatArray, precision: Precision) -> tuple[WeightArray, Float
     if precision == "int8":
         return _core.quantize_columns(array)
     return array, None
+
+
+class Layer(Protocol):
+    """A layer whose weights have a precision."""
+
+    @property
+    def precision(self) -> Precision | None: ...  # None only before it is made
+
+    def to(self, precision: Precision, /) -> Any: ...
+
+
+LayerType = TypeVar("LayerType", bound=Layer)
+
+
+def convert_all(layers: Iterable[LayerType], precision: Precision) -> tuple[LayerType, ...]:
+    """The layers, those in fp32 converted to `precision`.
+
+    Raises:
+        ValueError: The precision is unknown.
+    """
+    require(precision)
+    return tuple(layer.to(precision) if layer.precision == "fp32" else layer for layer in layers)
+
+
+def precision_of_all(layers: Sequence[Layer]) -> Precision | Literal["mixed"]:
+    """Precision of at least one layer, `mixed` when they differ."""
+    first, *others = {layer.precision for layer in layers}
+    return "mixed" if others or first is None else first
+
+
+def rows_of(x: object) -> FloatArray:
+    """The input of a stack of layers, C-contiguous.
+
+    Raises:
+        TypeError: x is not float32.
+    """
+    rows = np.asarray(x)
+    if rows.dtype != np.float32:
+        raise TypeError(f"x must be float32; got {rows.dtype}")
+    return np.ascontiguousarray(rows)
