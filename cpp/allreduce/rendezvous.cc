@@ -1,0 +1,207 @@
+#include "cpp/allreduce/rendezvous.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace feedfast::allreduce {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A process that connects says at once who it is, and then that it has entered.
+constexpr std::chrono::seconds kHelloWithin{1};
+constexpr std::chrono::seconds kEnterWithin{10};
+constexpr char kEntered = 'e';
+
+class Descriptor {
+ public:
+  explicit Descriptor(int value) noexcept : value_(value) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const noexcept { return value_; }
+
+ private:
+  int value_;
+};
+
+struct Hello {
+  std::int32_t rank;
+  std::int32_t size;
+  std::uint64_t terms;
+};
+
+enum Answer : std::uint8_t { kWelcome = 'w', kOtherTerms = 't', kRankTaken = 'r' };
+
+// An address without a file; the name is that of one user, and the kernel checks who connects.
+socklen_t Address(const std::string& name, sockaddr_un& address) {
+  std::memset(&address, 0, sizeof(address));
+  address.sun_family = AF_UNIX;
+  const std::string path = "feedfast-" + std::to_string(::getuid()) + "-" + name;
+  const std::size_t length = std::min(path.size(), sizeof(address.sun_path) - 1);
+  std::memcpy(address.sun_path + 1, path.data(), length);
+  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + length);
+}
+
+int NewSocket() { return ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0); }
+
+// Waits until `descriptor` can be read. False at the deadline.
+bool WaitReadable(int descriptor, Clock::time_point deadline) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+    if (left.count() <= 0) return false;
+    pollfd wait{descriptor, POLLIN, 0};
+    const int ready =
+        ::poll(&wait, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 1000)));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return false;
+  }
+}
+
+bool IsOwnUser(int socket) {
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 &&
+         peer.uid == ::getuid();
+}
+
+// One byte, and with it a descriptor where `descriptor` >= 0.
+bool Send(int socket, Answer answer, int descriptor) {
+  auto byte = static_cast<std::uint8_t>(answer);
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (descriptor >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
+  }
+  return ::sendmsg(socket, &message, MSG_NOSIGNAL) == 1;
+}
+
+// The byte that Send sent, 0 when there is none; the descriptor, or -1.
+std::uint8_t ReceiveAnswer(int socket, int& descriptor) {
+  descriptor = -1;
+  std::uint8_t byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  if (::recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1) return 0;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int)))
+    std::memcpy(&descriptor, CMSG_DATA(header), sizeof(int));
+  return byte;
+}
+
+bool HasEntered(int socket) {
+  char said = 0;
+  return WaitReadable(socket, Clock::now() + kEnterWithin) && ::recv(socket, &said, 1, 0) == 1 &&
+         said == kEntered;
+}
+
+Status Missing(const Meeting& meeting, const std::vector<bool>& here) {
+  std::string ranks;
+  for (std::size_t rank = 1; rank < here.size(); ++rank)
+    if (!here[rank]) ranks += (ranks.empty() ? "" : ", ") + std::to_string(rank);
+  return FailedPrecondition("group '", meeting.name, "': rank ", ranks, " of ", meeting.size,
+                            " did not join in time");
+}
+
+}  // namespace
+
+Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
+  const Descriptor listener(NewSocket());
+  sockaddr_un address;
+  const socklen_t length = Address(meeting.name, address);
+  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
+      ::listen(listener.get(), meeting.size) != 0)
+    return FailedPrecondition(
+        "group '", meeting.name, "': cannot meet the other ranks: ",
+        errno == EADDRINUSE ? "another group forms under this name" : std::strerror(errno));
+  std::vector<bool> here(static_cast<std::size_t>(meeting.size), false);
+  for (int joined = 1; joined < meeting.size;) {
+    if (!WaitReadable(listener.get(), meeting.deadline)) {
+      absence = {static_cast<int>(std::find(here.begin() + 1, here.end(), false) - here.begin()),
+                 true};
+      return Missing(meeting, here);
+    }
+    const Descriptor peer(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    Hello hello{};
+    const Clock::time_point patience = std::min(meeting.deadline, Clock::now() + kHelloWithin);
+    if (peer.get() < 0 || !IsOwnUser(peer.get()) || !WaitReadable(peer.get(), patience) ||
+        ::recv(peer.get(), &hello, sizeof(hello), 0) != sizeof(hello))
+      continue;  // a process that gave up, or none of ours
+    if (hello.size != meeting.size || hello.terms != meeting.terms) {
+      Send(peer.get(), kOtherTerms, -1);
+    } else if (hello.rank < 1 || hello.rank >= meeting.size ||
+               here[static_cast<std::size_t>(hello.rank)]) {
+      Send(peer.get(), kRankTaken, -1);
+    } else if (!Send(peer.get(), kWelcome, descriptor) || !HasEntered(peer.get())) {
+      absence = {hello.rank, false};
+      return FailedPrecondition("group '", meeting.name, "': rank ", hello.rank, " of ",
+                                meeting.size, " ended while it joined");
+    } else {
+      here[static_cast<std::size_t>(hello.rank)] = true;
+      ++joined;
+    }
+  }
+  return OkStatus();
+}
+
+StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& enter) {
+  for (;;) {
+    const Descriptor socket(NewSocket());
+    sockaddr_un address;
+    const socklen_t length = Address(meeting.name, address);
+    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) {
+      const Hello hello{meeting.rank, meeting.size, meeting.terms};
+      int descriptor = -1;
+      if (IsOwnUser(socket.get()) &&
+          ::send(socket.get(), &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
+          WaitReadable(socket.get(), meeting.deadline)) {
+        const std::uint8_t answer = ReceiveAnswer(socket.get(), descriptor);
+        if (answer == kWelcome && descriptor >= 0) {
+          const Status entered = enter(descriptor);
+          if (entered.ok() && ::send(socket.get(), &kEntered, 1, MSG_NOSIGNAL) == 1)
+            return descriptor;
+          ::close(descriptor);
+          if (!entered.ok()) return entered;
+          return FailedPrecondition("group '", meeting.name, "': rank 0 ended while ranks joined");
+        }
+        if (answer == kOtherTerms)
+          return InvalidArgument("group '", meeting.name, "': rank ", meeting.rank,
+                                 " has another size or other buffers than rank 0");
+        if (answer == kRankTaken)
+          return FailedPrecondition("group '", meeting.name, "': rank ", meeting.rank,
+                                    " has joined already");
+      }
+    }
+    if (Clock::now() >= meeting.deadline)
+      return FailedPrecondition("group '", meeting.name, "': rank 0 did not join in time");
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+}  // namespace feedfast::allreduce
