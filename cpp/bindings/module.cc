@@ -20,4 +20,6 @@ PYBIND11_MODULE(_core, m) {
   feedfast::bindings::RegisterTreeEncoder(m);
   feedfast::bindings::RegisterScorer(m);
   feedfast::bindings::RegisterAllreduce(m);
+  feedfast::bindings::RegisterSharedGroup(m);
+  feedfast::bindings::RegisterSparseRows(m);
 }

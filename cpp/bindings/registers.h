@@ -18,6 +18,8 @@ void RegisterGatedMlp(pybind11::module_& m);
 void RegisterTreeEncoder(pybind11::module_& m);
 void RegisterScorer(pybind11::module_& m);
 void RegisterAllreduce(pybind11::module_& m);
+void RegisterSharedGroup(pybind11::module_& m);
+void RegisterSparseRows(pybind11::module_& m);
 
 }  // namespace feedfast::bindings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,13 +54,9 @@ def save_model(artifact: RankerArtifact, path: str | os.PathLike[str]) -> None:
     module = _ServedRanker(artifact)
     unfinished = files.temporary_sibling(target)
     signatures = {"serving_default": module.probabilities, "inputs": module.vectors}
-    try:
-        tf.saved_model.save(module, str(unfinished), signatures=signatures)
-        files.sync_folder(unfinished)
-        unfinished.rename(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    tf.saved_model.save(module, str(unfinished), signatures=signatures)
+    files.sync_folder(unfinished)
+    unfinished.rename(target)
     files.sync_folder(target.parent)
 
 

@@ -1,0 +1,170 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "cpp/allreduce/row_accumulator.h"
+#include "cpp/allreduce/row_partition.h"
+#include "cpp/allreduce/wire_rows.h"
+#include "cpp/bindings/arrays.h"
+#include "cpp/bindings/registers.h"
+#include "cpp/bindings/status_to_python.h"
+
+namespace py = pybind11;
+
+namespace feedfast::bindings {
+namespace {
+
+using allreduce::RowAccumulator;
+using allreduce::RowIndex;
+
+void RequireRows(Span<const std::int64_t> rows) {
+  const auto* const negative =
+      std::find_if(rows.begin(), rows.end(), [](std::int64_t row) { return row < 0; });
+  if (negative != rows.end())
+    throw py::index_error("rows[" + std::to_string(negative - rows.begin()) +
+                          "] = " + std::to_string(*negative) + "; a row must be >= 0");
+}
+
+template <typename T>
+CArray<T> Copied(Span<const T> values, std::vector<py::ssize_t> shape) {
+  CArray<T> array(std::move(shape));
+  if (!values.empty())
+    std::memcpy(array.mutable_data(), values.data(),
+                static_cast<std::size_t>(values.size()) * sizeof(T));
+  return array;
+}
+
+// Calls from several threads run one after the other.
+class PyRowAccumulator {
+ public:
+  explicit PyRowAccumulator(std::int64_t dim) : accumulator_(Checked(dim)) {}
+
+  std::int64_t dim() const { return accumulator_.dim(); }
+  std::int64_t num_rows() {
+    const auto lock = Lock();
+    return accumulator_.rows().size();
+  }
+  std::int64_t num_slices() {
+    const auto lock = Lock();
+    return accumulator_.num_slices();
+  }
+
+  void Add(const CArray<std::int64_t>& rows, const CArray<float>& values) {
+    const Span<const std::int64_t> ids = AsSpan("rows", rows);
+    RequireRank("rows", rows, 1);
+    RequireRank("values", values, 2);
+    if (values.shape(0) != rows.shape(0) || values.shape(1) != dim())
+      throw py::value_error("values has shape (" + std::to_string(values.shape(0)) + ", " +
+                            std::to_string(values.shape(1)) + "); needs (" +
+                            std::to_string(rows.shape(0)) + ", " + std::to_string(dim()) + ")");
+    RequireRows(ids);
+    const float* const slices = values.data();
+    const py::gil_scoped_release nogil;
+    const std::lock_guard lock(mutex_);
+    accumulator_.Add(ids, slices);
+  }
+
+  std::tuple<CArray<std::int64_t>, CArray<float>, CArray<std::int64_t>> Take() {
+    const auto lock = Lock();
+    const std::int64_t size = accumulator_.rows().size();
+    CArray<std::int64_t> rows(size);
+    CArray<float> sums(std::vector<py::ssize_t>{size, dim()});
+    CArray<std::int64_t> counts(size);
+    const Span<std::int64_t> rows_out = AsMutableSpan(rows);
+    float* const sums_out = sums.mutable_data();
+    const Span<std::int64_t> counts_out = AsMutableSpan(counts);
+    {
+      const py::gil_scoped_release nogil;
+      accumulator_.CopyAscending(rows_out, sums_out, counts_out);
+      accumulator_.StartWindow();
+    }
+    return {std::move(rows), std::move(sums), std::move(counts)};
+  }
+
+  void Discard() {
+    const auto lock = Lock();
+    accumulator_.StartWindow();
+  }
+
+ private:
+  // Nobody waits for the lock with the GIL in hand, which its owner may need.
+  std::unique_lock<std::mutex> Lock() {
+    const py::gil_scoped_release nogil;
+    return std::unique_lock(mutex_);
+  }
+
+  static std::int64_t Checked(std::int64_t dim) {
+    if (dim < 1) throw py::value_error("dim = " + std::to_string(dim) + "; must be >= 1");
+    return dim;
+  }
+
+  std::mutex mutex_;
+  RowAccumulator accumulator_;
+};
+
+std::pair<CArray<std::int64_t>, CArray<std::int64_t>> UniqueRows(const CArray<std::int64_t>& rows) {
+  const Span<const std::int64_t> ids = AsSpan("rows", rows);
+  RequireRank("rows", rows, 1);
+  RequireRows(ids);
+  CArray<std::int64_t> positions(ids.size());
+  const Span<std::int64_t> out = AsMutableSpan(positions);
+  RowIndex index;
+  {
+    const py::gil_scoped_release nogil;
+    index.Insert(ids, out);
+  }
+  return {Copied<std::int64_t>(index.rows(), {index.size()}), positions};
+}
+
+std::pair<CArray<std::int64_t>, CArray<std::int64_t>> PartitionRows(
+    const CArray<std::int64_t>& rows, const CArray<std::int64_t>& first_rows) {
+  RequireRank("rows", rows, 1);
+  const auto owners = ValueOrThrow(allreduce::RowOwners::Create(AsSpan("first_rows", first_rows)));
+  const auto partition = ValueOrThrow(allreduce::PartitionRows(AsSpan("rows", rows), owners));
+  const auto array = [](const std::vector<std::int64_t>& values) {
+    return Copied<std::int64_t>(values, {static_cast<py::ssize_t>(values.size())});
+  };
+  return {array(partition.offsets), array(partition.positions)};
+}
+
+CArray<std::uint16_t> ToBfloat16(const CArray<float>& values) {
+  const Span<const float> from = AsSpan("values", values);
+  CArray<std::uint16_t> bits(
+      std::vector<py::ssize_t>(values.shape(), values.shape() + values.ndim()));
+  allreduce::ToBfloat16(from, AsMutableSpan(bits));
+  return bits;
+}
+
+CArray<float> FromBfloat16(const CArray<std::uint16_t>& bits) {
+  const Span<const std::uint16_t> from = AsSpan("bits", bits);
+  CArray<float> values(std::vector<py::ssize_t>(bits.shape(), bits.shape() + bits.ndim()));
+  allreduce::FromBfloat16(from, AsMutableSpan(values));
+  return values;
+}
+
+}  // namespace
+
+void RegisterSparseRows(py::module_& m) {
+  py::class_<PyRowAccumulator>(m, "RowAccumulator")
+      .def(py::init<std::int64_t>(), py::arg("dim"))
+      .def_property_readonly("dim", &PyRowAccumulator::dim)
+      .def_property_readonly("num_rows", &PyRowAccumulator::num_rows)
+      .def_property_readonly("num_slices", &PyRowAccumulator::num_slices)
+      .def("add", &PyRowAccumulator::Add, py::arg("rows").noconvert(),
+           py::arg("values").noconvert())
+      .def("take", &PyRowAccumulator::Take)
+      .def("discard", &PyRowAccumulator::Discard);
+  m.def("unique_rows", &UniqueRows, py::arg("rows").noconvert());
+  m.def("partition_rows", &PartitionRows, py::arg("rows").noconvert(),
+        py::arg("first_rows").noconvert());
+  m.def("to_bfloat16", &ToBfloat16, py::arg("values").noconvert());
+  m.def("from_bfloat16", &FromBfloat16, py::arg("bits").noconvert());
+}
+
+}  // namespace feedfast::bindings
