@@ -21,12 +21,15 @@ NATIVE_SOURCES := $(shell find cpp cmake -type f) CMakeLists.txt pyproject.toml
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cpp test-python bench fuzz lint format check-full wheel clean
+.PHONY: help setup setup-horovod demo test test-cpp test-python bench fuzz lint format check-full wheel clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.native ## Install everything into .venv and build the native parts
+
+setup-horovod: $(VENV)/.deps ## Build Horovod against the TensorFlow of .venv, for many hosts
+	scripts/install_horovod.sh $(BIN)/python
 
 demo: setup ## Train, export, open and rank: DATA=simulated|movielens|openbandit OUT=folder
 	$(BIN)/feedfast demo --data $(DATA) --out $(OUT) $(ARGS)

@@ -37,7 +37,7 @@ NUMPY = {
     *("input_layout", "ranker_artifact", "ranker_description", "request", "request_columns"),
     *("ranker_precision", "ranker_balance", "precision_search"),
     *("synthetic_ranker", "latency_plan"),
-    *("ranker_prune", "process_memory", "memory_plan"),
+    *("ranker_prune", "process_memory", "memory_plan", "sharding"),
     *("weighting", "calibration", "objectives", "random_effects", "store", "scorer", "config"),
 }
 MAY_IMPORT: dict[str, set[str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import pytest
 
 from feedfast.cli.main import main
 from feedfast.config import CrossConfig, ForestConfig, RankerConfig, TableConfig, TowerConfig
-from feedfast.memory_plan import plan_memory, shape_of_config, shape_of_model
+from feedfast.memory_plan import (
+    MemoryShape,
+    SectionPlan,
+    plan_memory,
+    shape_of_config,
+    shape_of_model,
+)
 from feedfast.ranker_artifact import publish_ranker
 from feedfast.ranker_description import RankerDescription
 from feedfast.store import ModelStore
@@ -107,6 +114,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["plan", "memory", "--tables", "fp8"]) == 2
     assert "'fp8' is no precision; allowed: fp32" in capsys.readouterr().err
     assert main(["plan", "memory", "--members", "many"]) == 2
+    capsys.readouterr()
+    for option in ("--model=feed", "--version=3"):
+        assert main(["plan", "memory", option]) == 2
+        assert "--model and --version go with --check" in capsys.readouterr().err
 
 
 def test_a_plan_checks_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,4 +127,22 @@ def test_a_plan_checks_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     document = json.loads(capsys.readouterr().out)
     rows = {row["name"]: row for row in document["rows"]}
     assert rows["member_table"]["planned"] == rows["member_table"]["measured"]
-    assert rows["resident"]["measured"] > rows["member_table"]["measured"]
+    assert rows["mapped"]["measured"] > rows["member_table"]["measured"]
+    assert all(row["holds"] for row in rows.values())
+
+
+def test_the_plan_of_a_small_model_can_be_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_table_twice(shape: MemoryShape) -> tuple[SectionPlan, ...]:
+        member_table, *others = plan_memory(shape)
+        doubled = dataclasses.replace(
+            member_table, bytes=2 * member_table.bytes, mapped=2 * member_table.mapped
+        )
+        return (doubled, *others)
+
+    monkeypatch.setattr("feedfast.cli.plan_memory.plan_memory", one_table_twice)
+    publish_ranker(ModelStore(tmp_path), "feed", synthetic_ranker(3))
+    assert main(["plan", "memory", "--check", str(tmp_path), "--json"]) == 1
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert {name for name, row in rows.items() if not row["holds"]} == {"member_table", "mapped"}

@@ -80,5 +80,7 @@ def test_wrong_arguments() -> None:
         Utility(objectives=OBJECTIVES, weights=weights, alpha=1.5)
     with pytest.raises(ValueError, match="other_weight must be finite"):
         Utility(objectives=OBJECTIVES, weights=weights, other_weight=float("inf"))
+    with pytest.raises(ValueError, match="add up to 1e\\+300; allowed: at most 1e\\+38"):
+        Utility(objectives=OBJECTIVES, weights=(2e300, 1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="one column for each of 4 objectives"):
         Utility(objectives=OBJECTIVES, weights=weights).score(np.zeros((2, 3), np.float32))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from feedfast import ModelStore
 from feedfast.cli.main import main
-from feedfast.config import HistoryConfig, RankerConfig, TowerConfig
-from feedfast.latency_plan import LatencyPoint, plan_latency, scaled_units, widest
+from feedfast.config import CrossConfig, HistoryConfig, RankerConfig, TowerConfig
+from feedfast.latency_plan import LatencyPoint, RequestTimer, plan_latency, scaled_units, widest
 from feedfast.ranker_artifact import publish_ranker
 from feedfast.synthetic_ranker import RankerShape, random_artifact, random_request, zipf_ranks
 from synthetic_ranker import synthetic_ranker
@@ -97,6 +97,22 @@ def test_shape_of_a_stored_ranker(tmp_path: Path) -> None:
     factors = again.towers["passive"][0].gate_weight
     assert isinstance(factors, tuple)
     assert factors[0].shape == (24, 3)
+
+
+def test_a_cross_network_counts_as_weights(shape: RankerShape) -> None:
+    crossed = dataclasses.replace(shape, cross=CrossConfig(layers=2, rank=3))
+    counts = []
+    for each in (shape, crossed):
+        with RequestTimer(each, candidates=2, rounds=1) as timer:
+            counts.append(timer((32,))[0])
+    size = shape.layout.num_inputs
+    assert counts[1] - counts[0] == 2 * (size + 2 * 3 * size)
+
+
+def test_model_and_version_need_a_store(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--model=feed", "--version=3"):
+        assert main(["plan", "latency", "--p99", "9", option]) == 2
+        assert "--model and --version go with --store" in capsys.readouterr().err
 
 
 def test_requests_without_ids_have_none(shape: RankerShape) -> None:

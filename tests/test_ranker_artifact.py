@@ -85,6 +85,7 @@ def test_calibrator_closed_form() -> None:
         ([0.5], [1.5], r"y\[0\] = 1\.5; allowed: 0 to 1"),
         ([np.nan], [0.5], r"x\[0\] = nan; allowed: 0 to 1"),
         ([0.5, 0.6], [0.5], "got 2 and 1"),
+        ([0.0, 1e-45, 1.0], [0.0, 0.5, 1.0], r"x\[1\] is too close to x\[0\]"),
         ([], [], "got 0 and 0"),
     ],
 )
@@ -238,6 +239,17 @@ def test_balancing_changes_no_bit_in_fp32_and_saves_int8(tmp_path: Path, gate: s
     member_table = store.open("int8").table("member_table")
     np.testing.assert_array_equal(member_table, balanced.member_table)
     assert balance_inputs(synthetic_ranker(1, num_members=9)).layout.num_inputs > 0
+
+
+def test_infinite_weights_are_named() -> None:
+    ranker = synthetic_ranker(1, num_members=9)
+    ranker.towers["active"][0].weight[3, 1] = np.inf
+    with pytest.raises(ValueError, match=r"active/0\[3, 1\] = inf; must be finite"):
+        balance_inputs(ranker)
+    ranker = synthetic_ranker(1, num_members=9)
+    ranker.member_table[2, 0] = np.nan
+    with pytest.raises(ValueError, match=r"member_table\[2, 0\] = nan; must be finite"):
+        balance_inputs(ranker)
 
 
 def test_a_table_beyond_a_precision_is_named(tmp_path: Path, artifact: RankerArtifact) -> None:

@@ -460,6 +460,59 @@ def test_a_reused_blob_is_young_again(tmp_path: Path) -> None:
     assert collect_garbage(tmp_path, min_age_s=3600).young_blobs == 1
 
 
+def test_a_damaged_blob_is_not_reused(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    with store.writer("feed") as writer:
+        writer.add_table("table", table(9, 9, 9))
+        writer.publish()
+    (name,) = blob_files(tmp_path)
+    path = tmp_path / "blobs" / name
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with store.writer("feed") as writer:
+        writer.add_table("table", table(9, 9, 9))
+        writer.publish()
+    opened = store.open("feed", verify="full")
+    np.testing.assert_array_equal(opened.table("table"), table(9, 9, 9))
+
+
+def test_a_shared_section_brings_its_format_version(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    with store.writer("old") as writer:
+        writer.add_tensors("bits", {"x": np.arange(3, dtype=np.uint16)})  # bfloat16
+        writer.add_tensors("floats", {"x": np.arange(3, dtype=np.float32)})
+        writer.publish()
+    sections = store.open("old").manifest.sections
+    for name, version in (("floats", 1), ("bits", 2)):
+        with store.writer(name) as writer:
+            writer.add_present(sections[name])
+            assert writer.manifest().format_version == version
+            writer.publish()
+        assert store.open(name, verify="full").tensors(name)["x"].size == 3
+    blob = tmp_path / "blobs" / sections["bits"].blobs[0].sha256
+    blob.write_bytes(bytes(blob.stat().st_size))
+    with store.writer("again") as writer, pytest.raises(ValueError, match="section 'bits': blob"):
+        writer.add_present(sections["bits"])
+
+
+def test_chosen_rows_are_written_block_by_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedfast.store.writer.BLOCK_BYTES", 1)
+    source = table(5000, 512)
+    rows = np.random.default_rng(0).permutation(5000)[:4500]
+    store = ModelStore(tmp_path)
+    with store.writer("feed") as writer:
+        writer.add_table_rows("table", source, rows, layout="float32", dim=512, zero_row=1500)
+        writer.publish()
+    opened = store.open("feed", verify="full")
+    assert len(opened.section("table", "table").blobs) == 5
+    want = source[rows]
+    want[1500] = 0
+    np.testing.assert_array_equal(opened.table("table"), want)
+
+
 def test_garbage_needs_every_manifest(tmp_path: Path) -> None:
     publish(ModelStore(tmp_path), 1)
     publish(ModelStore(tmp_path), 2)

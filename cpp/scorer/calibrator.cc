@@ -1,6 +1,7 @@
 #include "cpp/scorer/calibrator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace feedfast::scorer {
@@ -29,8 +30,13 @@ StatusOr<Calibrator> Calibrator::Create(Span<const float> x, Span<const float> y
   Calibrator calibrator;
   calibrator.x_.assign(x.begin(), x.end());
   calibrator.y_.assign(y.begin(), y.end());
-  for (std::int64_t i = 1; i < x.size(); ++i)
-    calibrator.slope_.push_back((y[i] - y[i - 1]) / (x[i] - x[i - 1]));
+  for (std::int64_t i = 1; i < x.size(); ++i) {
+    const float slope = (y[i] - y[i - 1]) / (x[i] - x[i - 1]);
+    if (!std::isfinite(slope))
+      return InvalidArgument("calibrator: x[", i, "] is too close to x[", i - 1,
+                             "]: the slope between them is not finite");
+    calibrator.slope_.push_back(slope);
+  }
   return calibrator;
 }
 

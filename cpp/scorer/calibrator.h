@@ -20,7 +20,7 @@ class Calibrator {
   Calibrator() = default;
 
   // Copies the knots. InvalidArgument: the lengths differ or are 0, a value is outside [0, 1], x
-  // does not ascend strictly, y falls.
+  // does not ascend strictly, y falls, or two x are so close that float32 cannot hold the slope.
   static StatusOr<Calibrator> Create(Span<const float> x, Span<const float> y);
 
   bool is_identity() const noexcept { return x_.empty(); }

@@ -244,7 +244,7 @@ Status Scorer::Score(const RequestBatch& batch, Span<const Tradeoff> tradeoffs,
   FEEDFAST_RETURN_IF_ERROR(
       ValidateBatch(batch, model_.num_shared, model_.num_dense(), tradeoffs.size()));
   for (const Tradeoff& tradeoff : tradeoffs)
-    FEEDFAST_RETURN_IF_ERROR(ValidateTradeoff(tradeoff, num_objectives));
+    FEEDFAST_RETURN_IF_ERROR(ValidateTradeoff(tradeoff, model_.groups));
   if (options.threads < 1) return InvalidArgument("threads = ", options.threads, "; must be >= 1");
   if (options.mini_batch < 1 || options.mini_batch > kMaxMiniBatch)
     return InvalidArgument("mini_batch = ", options.mini_batch, "; allowed: 1 to ", kMaxMiniBatch);

@@ -6,6 +6,16 @@
 #include <numeric>
 
 namespace feedfast::scorer {
+namespace {
+
+double Coefficient(Group group, const Tradeoff& tradeoff, std::int64_t k) {
+  const double factor = group == Group::kPassive  ? tradeoff.alpha
+                        : group == Group::kActive ? 1.0 - tradeoff.alpha
+                                                  : tradeoff.lambda;
+  return factor * tradeoff.weights[static_cast<std::size_t>(k)];
+}
+
+}  // namespace
 
 StatusOr<Group> ParseGroup(std::string_view name) {
   if (name == "passive") return Group::kPassive;
@@ -14,30 +24,31 @@ StatusOr<Group> ParseGroup(std::string_view name) {
   return InvalidArgument("group '", name, "' is unknown; allowed: passive, active, other");
 }
 
-Status ValidateTradeoff(const Tradeoff& tradeoff, std::int64_t num_objectives) {
+Status ValidateTradeoff(const Tradeoff& tradeoff, Span<const Group> groups) {
   if (!(tradeoff.alpha >= 0.0 && tradeoff.alpha <= 1.0))
     return InvalidArgument("alpha = ", tradeoff.alpha, "; allowed: 0 to 1");
   if (!(std::isfinite(tradeoff.lambda) && tradeoff.lambda >= 0.0))
     return InvalidArgument("lambda = ", tradeoff.lambda, "; must be finite and >= 0");
   const auto size = static_cast<std::int64_t>(tradeoff.weights.size());
-  if (size != num_objectives)
-    return InvalidArgument("weights has ", size, " values; the model has ", num_objectives,
+  if (size != groups.size())
+    return InvalidArgument("weights has ", size, " values; the model has ", groups.size(),
                            " objectives");
   for (std::size_t k = 0; k < tradeoff.weights.size(); ++k)
     if (!(std::isfinite(tradeoff.weights[k]) && tradeoff.weights[k] >= 0.0))
       return InvalidArgument("weights[", k, "] = ", tradeoff.weights[k],
                              "; must be finite and >= 0");
+  double largest = 0.0;
+  for (std::int64_t k = 0; k < size; ++k) largest += Coefficient(groups[k], tradeoff, k);
+  if (!(largest <= kLargestUtility))
+    return InvalidArgument("weights times alpha, 1 - alpha and lambda add up to ", largest,
+                           "; allowed: at most ", kLargestUtility);
   return OkStatus();
 }
 
 void UtilityCoefficients(Span<const Group> groups, const Tradeoff& tradeoff,
                          Span<float> coefficients) {
-  for (std::int64_t k = 0; k < groups.size(); ++k) {
-    const double factor = groups[k] == Group::kPassive  ? tradeoff.alpha
-                          : groups[k] == Group::kActive ? 1.0 - tradeoff.alpha
-                                                        : tradeoff.lambda;
-    coefficients[k] = static_cast<float>(factor * tradeoff.weights[static_cast<std::size_t>(k)]);
-  }
+  for (std::int64_t k = 0; k < groups.size(); ++k)
+    coefficients[k] = static_cast<float>(Coefficient(groups[k], tradeoff, k));
 }
 
 void ScoreUtility(Span<const float> coefficients, const float* probabilities, Span<float> scores) {

@@ -26,8 +26,11 @@ struct Tradeoff {
 };
 
 // InvalidArgument unless alpha is in [0, 1], lambda and the weights are finite and not negative,
-// and there are `num_objectives` weights.
-Status ValidateTradeoff(const Tradeoff& tradeoff, std::int64_t num_objectives);
+// there is a weight per group, and no score can exceed kLargestUtility, which float32 holds.
+Status ValidateTradeoff(const Tradeoff& tradeoff, Span<const Group> groups);
+
+// Bound of the sum of all coefficients, that is, of the score of probabilities of 1.
+inline constexpr double kLargestUtility = 1e38;
 
 // coefficients[k] = the factor of k's group times w_k, in double, rounded once to float32.
 // Requires ValidateTradeoff; coefficients.size() == groups.size().

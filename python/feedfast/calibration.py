@@ -45,6 +45,17 @@ class Calibrator:
             if falls.any():
                 where = int(np.argmax(falls)) + 1
                 raise ValueError(f"calibrator: {name}[{where}] does not ascend")
+        steep = np.flatnonzero(~np.isfinite(self._slopes()))
+        if steep.size:
+            raise ValueError(
+                f"calibrator: x[{steep[0] + 1}] is too close to x[{steep[0]}]: "
+                "the slope between them is not finite"
+            )
+
+    def _slopes(self) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):
+            slopes: NDArray[np.float32] = np.diff(self.y) / np.diff(self.x)
+        return slopes
 
     def __call__(self, probabilities: ArrayLike) -> NDArray[np.float32]:
         """Calibrated probabilities, same shape as the input."""
@@ -52,8 +63,7 @@ class Calibrator:
         if self.x.size == 1:
             return np.full(p.shape, self.y[0])
         left = np.clip(np.searchsorted(self.x, p, side="right") - 1, 0, self.x.size - 2)
-        slope = np.diff(self.y) / np.diff(self.x)
-        inside = self.y[left] + (p - self.x[left]) * slope[left]
+        inside = self.y[left] + (p - self.x[left]) * self._slopes()[left]
         result = np.where(p <= self.x[0], self.y[0], np.where(p >= self.x[-1], self.y[-1], inside))
         return result.astype(np.float32, copy=False)
 

@@ -6,15 +6,16 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.gated_mlp import GatedLayer
-from feedfast.ranker_artifact import publish_ranker
+from feedfast.ranker_artifact import RankerArtifact, publish_ranker
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore
 from feedfast.synthetic_ranker import (
@@ -40,7 +41,7 @@ class LatencyPoint:
     Attributes:
         ids: Whether it reads member and hashtag embeddings.
         units: Width of each hidden layer of every tower.
-        num_weights: Weights and biases of all towers.
+        num_weights: Weights and biases of all towers and of the cross network.
         p50_ms: Median time of a request.
         p99_ms: 99th percentile.
         fits: Whether p99_ms is within the budget.
@@ -95,7 +96,7 @@ class RequestTimer:
         self._folder.cleanup()
 
     def __call__(self, units: tuple[int, ...]) -> tuple[int, NDArray[np.float64]]:
-        """(weights of the towers, seconds of each request [rounds])."""
+        """(weights of cross network and towers, seconds of each request [rounds])."""
         shape = dataclasses.replace(self._shape, units=units)
         towers = random_towers(np.random.default_rng(2), shape)
         artifact = dataclasses.replace(self._artifact, towers=towers)
@@ -110,7 +111,7 @@ class RequestTimer:
             start = time.perf_counter()
             scorer.score(request)
             seconds[i] = time.perf_counter() - start
-        return _num_weights(towers), seconds
+        return _num_weights(artifact), seconds
 
 
 def plan_latency(
@@ -195,11 +196,16 @@ def scaled_units(units: tuple[int, ...], width: int) -> tuple[int, ...]:
     return (width, *others)
 
 
-def _num_weights(towers: Mapping[str, Sequence[GatedLayer]]) -> int:
+def _num_weights(artifact: RankerArtifact) -> int:
+    def size(*arrays: NDArray[Any] | None) -> int:
+        return sum(array.size for array in arrays if array is not None)
+
     def count(layer: GatedLayer) -> int:
         gate = layer.gate_weight
-        gates = () if gate is None else gate if isinstance(gate, tuple) else (gate,)
+        gates = gate if isinstance(gate, tuple) else (gate,)
         biases = 1 if layer.gate_bias is None else 2
-        return layer.weight.size + sum(g.size for g in gates) + biases * layer.units
+        return size(layer.weight, *gates) + biases * layer.units
 
-    return sum(count(layer) for layers in towers.values() for layer in layers)
+    return sum(count(layer) for layers in artifact.towers.values() for layer in layers) + sum(
+        size(layer.weight, layer.bias, layer.down) for layer in artifact.cross
+    )

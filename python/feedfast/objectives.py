@@ -85,6 +85,10 @@ def inverse_base_rates(
     return weights
 
 
+# Bound of the score of probabilities of 1, which float32 holds; kLargestUtility of the scorer.
+LARGEST_UTILITY = 1e38
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utility:
     """Score of a candidate from its per-objective probabilities.
@@ -124,14 +128,20 @@ class Utility:
             raise ValueError(
                 f"utility: other_weight must be finite and >= 0; got {self.other_weight}"
             )
+        largest = sum(self._products())
+        if not largest <= LARGEST_UTILITY:
+            raise ValueError(
+                "utility: weights times alpha, 1 - alpha and other_weight add up to "
+                f"{largest:g}; allowed: at most {LARGEST_UTILITY:g}"
+            )
 
     def coefficients(self) -> NDArray[np.float32]:
         """[objectives] float32: the group's factor times w_k, rounded once from float64."""
+        return np.asarray(self._products(), dtype=np.float64).astype(np.float32)
+
+    def _products(self) -> list[float]:
         factors = {"passive": self.alpha, "active": 1.0 - self.alpha, "other": self.other_weight}
-        products = [
-            factors[o.group] * w for o, w in zip(self.objectives, self.weights, strict=True)
-        ]
-        return np.asarray(products, dtype=np.float64).astype(np.float32)
+        return [factors[o.group] * w for o, w in zip(self.objectives, self.weights, strict=True)]
 
     def score(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Utility of each candidate.

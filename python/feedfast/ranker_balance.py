@@ -44,7 +44,12 @@ def balance_inputs(artifact: RankerArtifact) -> RankerArtifact:
     with alpha = 1/2 and one factor per table). Products are unchanged, in floating point to the
     bit. On the simulated feed int8 layers change the normalised entropy by 1.3e-4 with it and
     4.4e-3 without.
+
+    Raises:
+        ValueError: A table or a first layer has a weight that is not finite, or one of the layers
+            is not in fp32.
     """
+    _require_finite(artifact)
     blocks = (*artifact.layout.viewer_blocks, *artifact.layout.candidate_blocks)
     weights = np.concatenate([layers[0].weight for layers in artifact.towers.values()], axis=1)
     numeric = [weights[b.offset : b.offset + b.width] for b in blocks if b.feature not in _TABLE_OF]
@@ -77,6 +82,16 @@ def balance_inputs(artifact: RankerArtifact) -> RankerArtifact:
         hashtag_table=artifact.hashtag_table * np.float32(factors["hashtag_table"]),
         leaf_table=artifact.leaf_table * np.float32(factors["leaf_table"]),
     )
+
+
+def _require_finite(artifact: RankerArtifact) -> None:
+    weights = {table: getattr(artifact, table) for table in dict.fromkeys(_TABLE_OF.values())}
+    weights |= {f"{tower}/0": layers[0].weight for tower, layers in artifact.towers.items()}
+    for name, values in weights.items():
+        finite = np.isfinite(values)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(f"{name}[{row}, {column}] = {values[row, column]}; must be finite")
 
 
 def _power_of_two(squared_above: float, squared_below: float) -> float:

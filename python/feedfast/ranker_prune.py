@@ -101,13 +101,9 @@ class _RowChange:
     zero_row: int
     vocabulary: _core.Vocabulary
 
-    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """The rows in their new order; of those that share one, the first."""
-        _, first = np.unique(self.row_map, return_index=True)
-        moved: NDArray[Any] = rows[first]
-        if self.zero_row:
-            moved[self.zero_row] = 0  # in every layout: scale and bias of codes are 0 too
-        return moved
+    def kept_rows(self) -> NDArray[np.int64]:
+        """Old rows in their new order; of those that share one, the first."""
+        return np.unique(self.row_map, return_index=True)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,9 +355,15 @@ def _write_section(
     """Writes what is left of a section; one that stays as it is shares its blobs."""
     name = section.name
     if section.kind == "table" and name in plan.changes:
-        rows = plan.changes[name].apply(opened.table(name))
-        layout = row_layout(section.layout).name
-        writer.add_table(name, rows, layout=layout, dim=section.shape[1])
+        change = plan.changes[name]
+        writer.add_table_rows(
+            name,
+            opened.table(name),
+            change.kept_rows(),
+            layout=row_layout(section.layout).name,
+            dim=section.shape[1],
+            zero_row=change.zero_row or None,  # in every layout: scale and bias of codes are 0 too
+        )
         return
     for table, change in plan.changes.items():
         if name == _vocabulary_of(table):
@@ -373,7 +375,7 @@ def _write_section(
         if name == EFFECTS and tensors:
             coefficients = tensors["coefficients"]
             if name in plan.changes:
-                coefficients = plan.changes[name].apply(coefficients)
+                coefficients = coefficients[plan.changes[name].kept_rows()]
             left["coefficients"] = coefficients[:, _columns(description, kept)]
         elif name == "towers":
             left = _cut_towers(tensors, description, kept)

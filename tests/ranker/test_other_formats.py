@@ -117,6 +117,19 @@ def test_saved_model_scores_as_the_scorer(
     assert served(**nothing)["probabilities"].shape == (0, want.shape[1])
 
 
+def test_a_saved_model_that_fails_leaves_nothing(
+    tmp_path: Path, artifact: RankerArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(module: object, path: str, **options: object) -> None:
+        (Path(path) / "variables").mkdir(parents=True)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(artifact, tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
 def test_saved_model_loads_in_a_fresh_process(
     tmp_path: Path, artifact: RankerArtifact, scored: tuple[Request, FloatArray]
 ) -> None:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=200, help="timed requests per net")
     parser.add_argument("--largest", type=int, default=4096, help="widest first layer to try")
     parser.add_argument("--store", type=Path, help="take tables, trees and towers of a model here")
-    parser.add_argument("--model", default="feed", help="name of the model in the store")
+    parser.add_argument("--model", help="name of the model in the store; default: feed")
     parser.add_argument("--version", help="its version; default: the newest")
     parser.add_argument(
         "--config", type=Path, help="JSON file with a RankerConfig, instead of a store"
@@ -118,7 +118,10 @@ def _shape(args: argparse.Namespace) -> RankerShape:
     if args.store is not None:
         if args.config is not None:
             raise ValueError("give --store or --config, not both")
-        return RankerShape.from_model(ModelStore(args.store).open(args.model, args.version))
+        opened = ModelStore(args.store).open(args.model or "feed", args.version)
+        return RankerShape.from_model(opened)
+    if args.model is not None or args.version is not None:
+        raise ValueError("--model and --version go with --store")
     config = DEFAULT_CONFIG
     if args.config is not None:
         try:

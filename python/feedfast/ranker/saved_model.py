@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,13 @@ def save_model(artifact: RankerArtifact, path: str | os.PathLike[str]) -> None:
     module = _ServedRanker(artifact)
     unfinished = files.temporary_sibling(target)
     signatures = {"serving_default": module.probabilities, "inputs": module.vectors}
-    tf.saved_model.save(module, str(unfinished), signatures=signatures)
-    files.sync_folder(unfinished)
-    unfinished.rename(target)
+    try:
+        tf.saved_model.save(module, str(unfinished), signatures=signatures)
+        files.sync_folder(unfinished)
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     files.sync_folder(target.parent)
 
 

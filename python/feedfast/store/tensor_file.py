@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,19 @@ def parse_header(head: bytes, file_size: int) -> TensorHeader:
     if 8 + length + covered != file_size:
         raise ValueError(f"tensors end at byte {8 + length + covered} of {file_size}")
     return TensorHeader(tensors, 8 + length)
+
+
+def read_header(path: Path) -> TensorHeader:
+    """The header of a safetensors file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: As `parse_header`.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+        head += file.read(min(int.from_bytes(head, "little"), MAX_HEADER_BYTES))
+        return parse_header(head, os.fstat(file.fileno()).st_size)
 
 
 def view_tensor(file: NDArray[np.uint8], header: TensorHeader, name: str) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.store import files, tensor_file
-from feedfast.store.blobs import BLOBS
-from feedfast.store.layouts import Layout, row_layout
+from feedfast.store.blobs import BLOBS, blob_path, blob_problem
+from feedfast.store.layouts import Layout, RowLayout, row_layout
 from feedfast.store.locks import share_with_writers
 from feedfast.store.manifest import BlobRef, Manifest, Section, check_name
 from feedfast.store.versions import MODELS, publish_manifest
@@ -100,14 +100,56 @@ class ModelWriter:
             raise ValueError(
                 f"section {name!r}: {columns} columns of layout {layout!r} do not hold dim {dim}"
             )
-        step = rows_per_block(found.row_bytes(dim))
+        self._add_blocks(name, found, num_rows, dim, lambda first, end: table[first:end])
+
+    def add_table_rows(
+        self,
+        name: str,
+        source: NDArray[Any],
+        rows: NDArray[np.int64],
+        *,
+        layout: Layout,
+        dim: int,
+        zero_row: int | None = None,
+    ) -> None:
+        """Adds chosen rows of a matrix as a table; holds one block of them in memory.
+
+        Args:
+            name: Section name.
+            source: Rows in this layout, such as a mapped table.
+            rows: [rows of the new table] positions in `source`.
+            layout, dim: As in `add_table`, of both.
+            zero_row: A row of the new table that is zeros instead; None: none.
+
+        Raises:
+            ValueError: A name used twice.
+        """
+
+        def read(first: int, end: int) -> NDArray[Any]:
+            block = source[rows[first:end]]
+            if zero_row is not None and first <= zero_row < end:
+                block[zero_row - first] = 0
+            return block
+
+        self._add_blocks(name, row_layout(layout), len(rows), dim, read)
+
+    def _add_blocks(
+        self,
+        name: str,
+        layout: RowLayout,
+        num_rows: int,
+        dim: int,
+        read: Callable[[int, int], NDArray[Any]],
+    ) -> None:
+        """Adds a table whose rows [first, end) are `read(first, end)`."""
+        step = rows_per_block(layout.row_bytes(dim))
         blobs = []
         for first in range(0, num_rows, step) or (0,):
-            block = np.ascontiguousarray(table[first : first + step])
+            block = np.ascontiguousarray(read(first, min(first + step, num_rows)))
             digest, num_bytes = self._add_tensors({ROWS: block}, align=TABLE_ALIGN)
             blobs.append(BlobRef(digest, num_bytes, block.shape[0]))
-        self._add(Section(name, "table", tuple(blobs), layout, (num_rows, dim)))
-        self._format_version = max(self._format_version, found.format_version)
+        self._add(Section(name, "table", tuple(blobs), layout.name, (num_rows, dim)))
+        self._format_version = max(self._format_version, layout.format_version)
 
     def add_tensors(self, name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Adds named arrays as one safetensors file. None at all is allowed.
@@ -156,9 +198,7 @@ class ModelWriter:
             with contextlib.suppress(PermissionError):
                 os.utime(path)
         self._add(section)
-        if section.kind == "table":
-            needed = row_layout(section.layout).format_version
-            self._format_version = max(self._format_version, needed)
+        self._format_version = max(self._format_version, self._needed_version(section))
 
     def manifest(self, description: Mapping[str, Any] | None = None) -> Manifest:
         """What `publish` would make visible now, under a version that nobody has, 000000."""
@@ -209,6 +249,19 @@ class ModelWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _needed_version(self, section: Section) -> int:
+        """The first version of the store that has such a section; its blobs are there."""
+        if section.kind == "table":
+            return row_layout(section.layout).format_version
+        if section.kind == "tensors":
+            (blob,) = section.blobs
+            try:
+                header = tensor_file.read_header(blob_path(self._root, blob))
+            except ValueError as error:
+                raise ValueError(f"section {section.name!r}: blob {blob.sha256}: {error}") from None
+            return tensor_file.format_version(spec.dtype for spec in header.tensors.values())
+        return 1
+
     def _add(self, section: Section) -> None:
         check_name("section", section.name)
         if section.name in self._sections:
@@ -229,12 +282,8 @@ class ModelWriter:
             num_bytes += memoryview(piece).nbytes
         name = digest.hexdigest()
         path = self._blobs / name
-        # A blob of another size was damaged after it was written; a new file takes its name.
-        try:
-            there = path.stat().st_size == num_bytes
-        except FileNotFoundError:
-            there = False
-        if there:
+        # One that was damaged after it was written is replaced.
+        if blob_problem(self._root, BlobRef(name, num_bytes), full=True) is None:
             # As new: where locks do not reach, garbage is told from fresh blobs by age.
             with contextlib.suppress(PermissionError):
                 os.utime(path)

@@ -10,7 +10,12 @@ from feedfast.tf import _library
 
 _library.ops()
 
-from feedfast.tf import layers, ops, optimizers  # noqa: E402  (they define gradients of the loaded ops)
+from feedfast.tf import (  # noqa: E402  (they define gradients of the loaded ops)
+    distributed,
+    layers,
+    ops,
+    optimizers,
+)
 from feedfast.tf.pooled_lookup import (  # noqa: E402
     embedding_lookup_sparse,
     safe_embedding_lookup_sparse,
@@ -19,6 +24,7 @@ from feedfast.tf.vocabulary import VocabularyTable  # noqa: E402
 
 __all__ = [
     "VocabularyTable",
+    "distributed",
     "embedding_lookup_sparse",
     "layers",
     "ops",

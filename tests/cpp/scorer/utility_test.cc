@@ -22,6 +22,22 @@ TEST(UtilityTest, ClosedForm) {
   EXPECT_EQ(scores, (std::vector<float>{0.25f + 1.5f + 0.375f, 3.0f}));
 }
 
+TEST(UtilityTest, RefusesTradeoffsWhoseScoresFloatsCannotHold) {
+  const std::vector<Group> groups = {Group::kPassive, Group::kActive, Group::kOther};
+  EXPECT_EQ(ValidateTradeoff({0.5, 1.0, {1e300, 1.0, 1.0}}, groups).message(),
+            "weights times alpha, 1 - alpha and lambda add up to 5e+299; allowed: at most 1e+38");
+  EXPECT_FALSE(ValidateTradeoff({0.5, 1e300, {1.0, 1.0, 1e300}}, groups).ok());
+  EXPECT_FALSE(ValidateTradeoff({0.5, 1.0, {0.9e38, 0.9e38, 0.9e38}}, groups).ok());
+  EXPECT_TRUE(ValidateTradeoff({0.0, 1.0, {1e300, 1.0, 1.0}}, groups).ok());
+  const Tradeoff largest{1.0, 0.0, {1e38, 1.0, 1.0}};
+  ASSERT_TRUE(ValidateTradeoff(largest, groups).ok());
+  std::vector<float> coefficients(3);
+  UtilityCoefficients(groups, largest, coefficients);
+  std::vector<float> scores(1);
+  ScoreUtility(coefficients, std::vector<float>{1.0f, 1.0f, 1.0f}.data(), scores);
+  EXPECT_LE(scores[0], std::numeric_limits<float>::max());
+}
+
 TEST(UtilityTest, GroupNames) {
   EXPECT_EQ(ParseGroup("active").value(), Group::kActive);
   EXPECT_EQ(ParseGroup("dwell").status().message(),
@@ -71,6 +87,9 @@ TEST(CalibratorTest, RefusesKnotsThatAreNoMonotoneMap) {
   EXPECT_EQ(message({0.5f, 0.5f}, {0.1f, 0.2f}), "calibrator: x[1] does not ascend");
   EXPECT_EQ(message({0.5f, 0.75f}, {0.5f, 0.25f}), "calibrator: y[1] does not ascend");
   EXPECT_EQ(message({0.5f}, {1.5f}), "calibrator: y[0] = 1.5; allowed: 0 to 1");
+  EXPECT_EQ(message({0.0f, 0.5f, 1.0f}, {0.0f, 0.0f, 1.0f}), "");
+  EXPECT_EQ(message({0.0f, std::numeric_limits<float>::denorm_min(), 1.0f}, {0.0f, 0.5f, 1.0f}),
+            "calibrator: x[1] is too close to x[0]: the slope between them is not finite");
   EXPECT_EQ(message({std::numeric_limits<float>::quiet_NaN()}, {0.5f}),
             "calibrator: x[0] = nan; allowed: 0 to 1");
 }

@@ -1,0 +1,92 @@
+"""What a plan has to know of an embedding table: its size, how it is read, how it is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from feedfast.row_optimizers import Rule
+
+ELEMENT_BYTES = (1, 2, 4)
+MAX_ZIPF = 4.0
+# Far above any table, and the bytes of one still fit 64 bits.
+MAX_ROWS = 1 << 40
+MAX_DIM = 1 << 16
+_STATE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableShape:
+    """One embedding table [rows, dim] and how a batch reads it.
+
+    Attributes:
+        name: Unique within a plan.
+        rows: Logical rows, row 0 (out of vocabulary) included.
+        dim: Columns.
+        bytes_per_element: Of a stored weight: 4 (float32), 2 (float16, bfloat16) or 1.
+        lookups_per_example: Mean number of ids in a bag; below 1 where many examples have none.
+        zipf: Exponent s of the ids' frequencies: the k-th most frequent row is read with a
+            probability proportional to k**-s; 0 is uniform.
+        optimizer: Rule of `feedfast.row_optimizers.RowUpdater`, for the bytes of its state.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    bytes_per_element: int = 4
+    lookups_per_example: float = 1.0
+    zipf: float = 1.05
+    optimizer: Rule = "rowwise_adagrad"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(
+                f"a table's name must be a text of at least 1 letter; got {self.name!r}"
+            )
+        for what, value, highest in (("rows", self.rows, MAX_ROWS), ("dim", self.dim, MAX_DIM)):
+            if not 1 <= value <= highest:
+                raise ValueError(
+                    f"table {self.name!r}: {what} must be in [1, {highest}]; got {value}"
+                )
+        if self.bytes_per_element not in ELEMENT_BYTES:
+            raise ValueError(
+                f"table {self.name!r}: bytes_per_element must be one of {ELEMENT_BYTES}; "
+                f"got {self.bytes_per_element}"
+            )
+        if not (math.isfinite(self.lookups_per_example) and self.lookups_per_example >= 0):
+            raise ValueError(
+                f"table {self.name!r}: lookups_per_example must be finite and >= 0; "
+                f"got {self.lookups_per_example}"
+            )
+        if not 0 <= self.zipf <= MAX_ZIPF:
+            raise ValueError(
+                f"table {self.name!r}: zipf must be in [0, {MAX_ZIPF:g}]; got {self.zipf}"
+            )
+        if self.optimizer not in get_args(Rule):
+            raise ValueError(
+                f"table {self.name!r}: optimizer must be one of {', '.join(get_args(Rule))}; "
+                f"got {self.optimizer!r}"
+            )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights."""
+        return self.rows * self.dim * self.bytes_per_element
+
+    def state_row_bytes(self, columns: int) -> int:
+        """Bytes of the optimizer's float32 state of one row of a part with `columns` columns."""
+        return (
+            _STATE_BYTES
+            * {
+                "sgd": 0,
+                "adagrad": columns,
+                "rowwise_adagrad": 1,
+                "adam": 2 * columns,
+                "rowwise_adam": columns + 1,
+            }[self.optimizer]
+        )
+
+    def part_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of weights and optimizer state of a part [rows, columns]."""
+        return rows * (columns * self.bytes_per_element + self.state_row_bytes(columns))

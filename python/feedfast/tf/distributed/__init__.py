@@ -1,0 +1,7 @@
+"""Training on several processes (`fft.distributed`)."""
+
+from __future__ import annotations
+
+from feedfast.tf.distributed.window import WindowParticipant
+
+__all__ = ["WindowParticipant"]
