@@ -245,6 +245,7 @@ def test_a_plan_checks_its_own_numbers() -> None:
         ({"bytes_per_element": 3}, "bytes_per_element must be one of"),
         ({"lookups_per_example": float("nan")}, "lookups_per_example must be finite"),
         ({"zipf": -1.0}, "zipf must be in"),
+        ({"order": "random"}, "order must be one of"),
         ({"optimizer": "lion"}, "optimizer must be one of"),
     ],
 )

@@ -208,6 +208,7 @@ _TABLE_TYPES: dict[str, type] = {
     "bytes_per_element": int,
     "lookups_per_example": float,
     "zipf": float,
+    "order": str,
     "optimizer": str,
 }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from feedfast.row_optimizers import Rule
+
+Order = Literal["hashed", "frequency"]
 
 ELEMENT_BYTES = (1, 2, 4)
 MAX_ZIPF = 4.0
@@ -28,6 +30,8 @@ class TableShape:
         lookups_per_example: Mean number of ids in a bag; below 1 where many examples have none.
         zipf: Exponent s of the ids' frequencies: the k-th most frequent row is read with a
             probability proportional to k**-s; 0 is uniform.
+        order: "hashed": rows are in no order of frequency, as a perfect hash gives them;
+            "frequency": the most frequent rows come first. Hot rows need the latter.
         optimizer: Rule of `feedfast.row_optimizers.RowUpdater`, for the bytes of its state.
     """
 
@@ -37,6 +41,7 @@ class TableShape:
     bytes_per_element: int = 4
     lookups_per_example: float = 1.0
     zipf: float = 1.05
+    order: Order = "hashed"
     optimizer: Rule = "rowwise_adagrad"
 
     def __post_init__(self) -> None:
@@ -62,6 +67,11 @@ class TableShape:
         if not 0 <= self.zipf <= MAX_ZIPF:
             raise ValueError(
                 f"table {self.name!r}: zipf must be in [0, {MAX_ZIPF:g}]; got {self.zipf}"
+            )
+        if self.order not in get_args(Order):
+            raise ValueError(
+                f"table {self.name!r}: order must be one of {', '.join(get_args(Order))}; "
+                f"got {self.order!r}"
             )
         if self.optimizer not in get_args(Rule):
             raise ValueError(

@@ -1,0 +1,380 @@
+"""Seconds of a training step and bytes of memory of a plan; docs/sharding.md has the formulas.
+
+What a table costs is linear in its shards: `contribution` gives, for one placement, an array
+[num_ranks, number of metrics] and the arrays of all tables add up. A step is a chain of phases that
+end together (every exchange waits for the last rank), so its time is the sum over the phases of
+the slowest rank's: `part_seconds`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast.sharding.placement import Placement
+from feedfast.sharding.sharding_plan import ShardingPlan
+from feedfast.sharding.skew import distinct_rows, lookup_share
+from feedfast.sharding.table_shape import TableShape
+from feedfast.sharding.topology import Topology
+
+Exchange = Literal["rows", "pooled"]
+FloatArray = NDArray[np.float64]
+
+_ID_BYTES = 8
+_GRADIENT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What a step does beside the tables.
+
+    Attributes:
+        batch_per_rank: Examples of a micro-batch on one rank.
+        window: Micro-batches between two updates.
+        exchange: "rows": every rank sends each different id once, gets its row and pools itself
+            (`ShardedEmbedding`). "pooled": all ids go to the owners, pooled vectors come back
+            (TorchRec, distributed-embeddings).
+        wire_bytes: Of an exchanged number: 4, or 2 for bfloat16.
+        dense_seconds: Forward and backward of everything else, of one micro-batch on one rank.
+        dense_bytes: Of the replicated gradients that are summed over the ranks at each update.
+    """
+
+    batch_per_rank: int
+    window: int = 1
+    exchange: Exchange = "rows"
+    wire_bytes: int = 4
+    dense_seconds: float = 0.0
+    dense_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for what, value in (("batch_per_rank", self.batch_per_rank), ("window", self.window)):
+            if value < 1:
+                raise ValueError(f"workload: {what} must be >= 1; got {value}")
+        if self.exchange not in ("rows", "pooled"):
+            raise ValueError(
+                f"workload: exchange must be 'rows' or 'pooled'; got {self.exchange!r}"
+            )
+        if self.wire_bytes not in (2, 4):
+            raise ValueError(f"workload: wire_bytes must be 2 or 4; got {self.wire_bytes}")
+        if not (math.isfinite(self.dense_seconds) and self.dense_seconds >= 0):
+            raise ValueError(
+                f"workload: dense_seconds must be finite and >= 0; got {self.dense_seconds}"
+            )
+        if self.dense_bytes < 0:
+            raise ValueError(f"workload: dense_bytes must be >= 0; got {self.dense_bytes}")
+
+
+class Metric(IntEnum):
+    """Columns of a contribution; per rank."""
+
+    SOURCE_SECONDS = 0  # of a micro-batch: own ids made unique, rows pooled, gradients spread
+    ID_BYTES = 1  # of a micro-batch, from each source to this owner
+    LOOKUP_SECONDS = 2  # of a micro-batch, as owner
+    ROW_BYTES = 3  # of a micro-batch, from this owner to each source
+    REDUCE_BYTES = 4  # of a micro-batch, partial sums within the host (pooled, row_column)
+    GRADIENT_BYTES = 5  # of a window, from each source to this owner
+    UPDATE_SECONDS = 6  # of a window: sums of row gradients and optimizer
+    REPLICA_GATHER_BYTES = 7  # of a window: row gradients of replicas, gathered by all
+    REPLICA_SUM_BYTES = 8  # of a window: dense gradients of replicas, summed over all
+    MEMORY_BYTES = 9  # weights, optimizer state, exchange buffers
+
+
+PARTS: tuple[str, ...] = (
+    *("source", "id exchange", "lookup", "row exchange"),
+    *("gradient exchange", "update", "replica exchange", "dense"),
+)
+
+
+class CostModel:
+    """Costs of placements on one topology under one workload."""
+
+    def __init__(self, topology: Topology, workload: Workload) -> None:
+        self.topology = topology
+        self.workload = workload
+
+    def contribution(self, table: TableShape, placement: Placement) -> FloatArray:
+        """[num_ranks, len(Metric)]: what `placement` of `table` adds to each rank."""
+        total = np.zeros((self.topology.num_ranks, len(Metric)))
+        if placement.kind == "data_parallel":
+            self._add_replica(total, table, table.rows)
+            return total
+        if placement.hot_rows:
+            self._add_replica(total, table, placement.hot_rows)
+        if self.workload.exchange == "rows":
+            self._add_rows(total, table, placement)
+        else:
+            self._add_pooled(total, table, placement)
+        return total
+
+    def part_seconds(self, totals: FloatArray) -> FloatArray:
+        """Seconds of each of `PARTS` in a micro-batch, those of a window divided by its length.
+
+        Args:
+            totals: [..., num_ranks, len(Metric)], contributions added up.
+
+        Returns:
+            [..., len(PARTS)].
+        """
+        window = self.workload.window
+        dense = np.full(totals.shape[:-2], self.workload.dense_seconds)
+        replicas = self._gather_seconds(totals[..., 0, Metric.REPLICA_GATHER_BYTES])
+        replicas = replicas + self._sum_seconds(
+            totals[..., 0, Metric.REPLICA_SUM_BYTES] + self.workload.dense_bytes
+        )
+        local = totals[..., Metric.REDUCE_BYTES] / self.topology.local_bandwidth
+        return np.stack(
+            [
+                self._slowest(totals[..., Metric.SOURCE_SECONDS]),
+                self._exchange_seconds(totals[..., Metric.ID_BYTES]),
+                self._slowest(totals[..., Metric.LOOKUP_SECONDS]),
+                self._exchange_seconds(totals[..., Metric.ROW_BYTES]) + self._slowest(local),
+                self._exchange_seconds(totals[..., Metric.GRADIENT_BYTES]) / window,
+                self._slowest(totals[..., Metric.UPDATE_SECONDS]) / window,
+                replicas / window,
+                dense,
+            ],
+            axis=-1,
+        )
+
+    def _slowest(self, seconds: FloatArray) -> FloatArray:
+        """[..., num_ranks] -> [...]: until the last rank is done, ranks of a host sharing cores."""
+        hosts = self._by_host(seconds)
+        shared = hosts.sum(axis=-1) / self.topology.workers
+        longest: FloatArray = np.maximum(hosts.max(axis=-1), shared).max(axis=-1)
+        return longest
+
+    def _exchange_seconds(self, out: FloatArray) -> FloatArray:
+        """All-to-all in which rank r sends out[..., r] bytes to every rank (or gets them)."""
+        topology = self.topology
+        ranks, per_host = topology.num_ranks, topology.ranks_per_host
+        if ranks == 1:
+            return np.zeros(out.shape[:-1])
+        hosts = self._by_host(out)
+        of_host = hosts.sum(axis=-1, keepdims=True)
+        sent, received = (per_host - 1) * hosts, of_host - hosts
+        busy = np.maximum(sent, received).max(axis=-1)
+        shared = (sent + received).sum(axis=-1) / (2.0 * topology.workers)
+        seconds = np.maximum(busy, shared).max(axis=-1) / topology.local_bandwidth
+        if topology.num_hosts > 1:
+            of_all = of_host.sum(axis=-2, keepdims=True)
+            across = np.maximum((ranks - per_host) * hosts, of_all - of_host)
+            seconds = np.maximum(seconds, across.max(axis=(-2, -1)) / topology.host_bandwidth)
+        return np.where(out.max(axis=-1) > 0, seconds + self._latency, 0.0)
+
+    def _gather_seconds(self, num_bytes: FloatArray) -> FloatArray:
+        """All-gather of `num_bytes` from every rank."""
+        topology = self.topology
+        per_host = topology.ranks_per_host
+        crowd = max(1.0, per_host / topology.workers)
+        seconds = (per_host - 1) * num_bytes * crowd / topology.local_bandwidth
+        across = (topology.num_ranks - per_host) * num_bytes / topology.host_bandwidth
+        busy = np.maximum(seconds, across) + self._latency
+        return np.where((num_bytes > 0) & (topology.num_ranks > 1), busy, 0.0)
+
+    def _sum_seconds(self, num_bytes: FloatArray) -> FloatArray:
+        """All-reduce of `num_bytes`: scattered sums within the host, across hosts, gathered."""
+        topology = self.topology
+        per_host, hosts = topology.ranks_per_host, topology.num_hosts
+        crowd = max(1.0, per_host / topology.workers)
+        seconds = 2.0 * (per_host - 1) / per_host * num_bytes * crowd / topology.local_bandwidth
+        across = 2.0 * (hosts - 1) / hosts * num_bytes / per_host / topology.host_bandwidth
+        busy = seconds + across + self._latency
+        return np.where((num_bytes > 0) & (topology.num_ranks > 1), busy, 0.0)
+
+    @property
+    def _latency(self) -> float:
+        topology = self.topology
+        return topology.host_latency if topology.num_hosts > 1 else topology.local_latency
+
+    def _by_host(self, ranks: FloatArray) -> FloatArray:
+        topology = self.topology
+        return ranks.reshape(*ranks.shape[:-1], topology.num_hosts, topology.ranks_per_host)
+
+    def _add_replica(self, total: FloatArray, table: TableShape, rows: int) -> None:
+        """Rows [0, rows) on every rank: read and pooled at home, gradients exchanged by all."""
+        work, ranks = self.workload, self.topology.num_ranks
+        ids = work.batch_per_rank * table.lookups_per_example
+        share = 1.0 if rows == table.rows else lookup_share(table, 0, rows)
+        seen = distinct_rows(table, ids * work.window, 0, rows)
+        updated = distinct_rows(table, ids * work.window * ranks, 0, rows)
+        gather = seen * (_ID_BYTES + table.dim * work.wire_bytes)
+        dense = rows * table.dim * work.wire_bytes
+        # As `AccumulatingGradientTape` decides: all-gather when it moves fewer bytes.
+        if ranks > 1 and (ranks - 1) * gather < 2.0 * (ranks - 1) / ranks * dense:
+            total[:, Metric.REPLICA_GATHER_BYTES] += gather
+            summed = ranks * seen
+        else:
+            total[:, Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
+            summed, updated = seen, float(rows) if ranks > 1 else updated
+        total[:, Metric.SOURCE_SECONDS] += ids * share * self._row(
+            table.dim * (table.bytes_per_element + 2 * _GRADIENT_BYTES)
+        ) + (2.0 * self.topology.table_seconds)
+        total[:, Metric.UPDATE_SECONDS] += self._update(table, table.dim, summed, updated)
+        total[:, Metric.MEMORY_BYTES] += table.part_bytes(rows, table.dim) + summed * (
+            _ID_BYTES + table.dim * _GRADIENT_BYTES
+        )
+
+    def _add_rows(self, total: FloatArray, table: TableShape, placement: Placement) -> None:
+        """Unique ids out, rows back, pooled at home; unique row gradients out once a window."""
+        work, topology = self.workload, self.topology
+        ranks = topology.num_ranks
+        ids = work.batch_per_rank * table.lookups_per_example
+        element = work.wire_bytes
+        first = placement.hot_rows
+        cold = 1.0
+        if first:
+            cold = lookup_share(table, first, table.rows)
+        own = distinct_rows(table, ids, first, table.rows)
+        own_window = distinct_rows(table, ids * work.window, first, table.rows)
+        # Ids are made unique, rows unpacked and gathered for the pooling, gradients added.
+        total[:, Metric.SOURCE_SECONDS] += (
+            ids * cold * self._row(3 * table.dim * _GRADIENT_BYTES)
+            + own * table.dim * element / topology.copy_bandwidth
+            + 2.0 * topology.table_seconds
+        )
+        total[:, Metric.MEMORY_BYTES] += own * table.dim * element + 2.0 * own_window * (
+            _ID_BYTES + table.dim * _GRADIENT_BYTES
+        )
+        for shard in placement.shards:
+            rows = (shard.row_begin, shard.row_end)
+            seen = distinct_rows(table, ids, *rows)
+            in_window = distinct_rows(table, ids * work.window, *rows)
+            updated = distinct_rows(table, ids * work.window * ranks, *rows)
+            line = total[shard.rank]
+            line[Metric.ID_BYTES] += seen * _ID_BYTES
+            line[Metric.ROW_BYTES] += seen * shard.columns * element
+            line[Metric.GRADIENT_BYTES] += in_window * (_ID_BYTES + shard.columns * element)
+            line[Metric.LOOKUP_SECONDS] += topology.table_seconds + ranks * seen * (
+                self._row(shard.columns * table.bytes_per_element)
+                + shard.columns * element / topology.copy_bandwidth
+            )
+            line[Metric.UPDATE_SECONDS] += topology.table_seconds + self._update(
+                table, shard.columns, ranks * in_window, updated
+            )
+            line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
+            line[Metric.MEMORY_BYTES] += ranks * (
+                seen * shard.columns * element
+                + in_window * (_ID_BYTES + shard.columns * _GRADIENT_BYTES)
+            )
+
+    def _add_pooled(self, total: FloatArray, table: TableShape, placement: Placement) -> None:
+        """All ids out, pooled vectors back, their gradients out again; each micro-batch."""
+        work, topology = self.workload, self.topology
+        ranks, batch = topology.num_ranks, work.batch_per_rank
+        ids = batch * table.lookups_per_example
+        parts = max(1, len(placement.row_ranges))
+        total[:, Metric.SOURCE_SECONDS] += 2.0 * topology.table_seconds
+        for shard in placement.shards:
+            rows = (shard.row_begin, shard.row_end)
+            whole = shard.rows == table.rows
+            share = 1.0 if whole else lookup_share(table, *rows)
+            read = ranks * ids * share
+            pooled = float(batch * shard.columns * work.wire_bytes)
+            updated = distinct_rows(table, ranks * ids * work.window, *rows)
+            line = total[shard.rank]
+            line[Metric.ID_BYTES] += ids * share * _ID_BYTES
+            if placement.kind == "row_column":
+                # Partial sums meet within the host first, then one of them crosses.
+                line[Metric.REDUCE_BYTES] += 2.0 * ranks * pooled * (parts - 1) / parts
+                pooled /= parts
+            line[Metric.ROW_BYTES] += pooled
+            line[Metric.GRADIENT_BYTES] += pooled * work.window
+            line[Metric.LOOKUP_SECONDS] += (
+                topology.table_seconds
+                + read * self._row(shard.columns * table.bytes_per_element)
+                + ranks * pooled / topology.copy_bandwidth
+            )
+            line[Metric.UPDATE_SECONDS] += topology.table_seconds * work.window + self._update(
+                table, shard.columns, read * work.window, updated
+            )
+            line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
+            line[Metric.MEMORY_BYTES] += 2.0 * ranks * (ids * share * _ID_BYTES + pooled)
+
+    def _row(self, num_bytes: float) -> float:
+        return self.topology.row_seconds + num_bytes / self.topology.row_bandwidth
+
+    def _update(self, table: TableShape, columns: int, summed: float, updated: float) -> float:
+        """`summed` row gradients added up, then `updated` rows and states read and written."""
+        state = columns * table.bytes_per_element + table.state_row_bytes(columns)
+        return summed * self._row(2 * columns * _GRADIENT_BYTES) + updated * self._row(2 * state)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prediction:
+    """What a plan is expected to cost.
+
+    Attributes:
+        part_seconds: By name of `PARTS`; of a micro-batch, what a window does once divided by its
+            micro-batches.
+        memory_bytes: [num_ranks] weights, optimizer state and exchange buffers.
+        load_seconds: [num_ranks] lookups and updates as an owner, of a micro-batch.
+        sent_bytes: [num_ranks] rows sent as an owner to other ranks, of a micro-batch.
+        examples_per_second: Of all ranks.
+    """
+
+    part_seconds: dict[str, float]
+    memory_bytes: FloatArray
+    load_seconds: FloatArray
+    sent_bytes: FloatArray
+    examples_per_second: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a micro-batch."""
+        return sum(self.part_seconds.values())
+
+    @property
+    def imbalance(self) -> float:
+        """Largest load over mean load, minus 1; 0 when no rank owns anything."""
+        mean = float(self.load_seconds.mean())
+        return float(self.load_seconds.max()) / mean - 1.0 if mean > 0 else 0.0
+
+
+def summarize(model: CostModel, totals: FloatArray) -> Prediction:
+    """The prediction for contributions added up, [num_ranks, len(Metric)]."""
+    parts = model.part_seconds(totals)
+    work = model.workload
+    ranks = model.topology.num_ranks
+    step = float(parts.sum())
+    examples = ranks * work.batch_per_rank
+    return Prediction(
+        part_seconds=dict(zip(PARTS, map(float, parts), strict=True)),
+        memory_bytes=totals[:, Metric.MEMORY_BYTES].copy(),
+        load_seconds=totals[:, Metric.LOOKUP_SECONDS]
+        + totals[:, Metric.UPDATE_SECONDS] / work.window,
+        sent_bytes=totals[:, Metric.ROW_BYTES] * (ranks - 1),
+        examples_per_second=examples / step if step > 0 else math.inf,
+    )
+
+
+def predict(plan: ShardingPlan, topology: Topology, workload: Workload) -> Prediction:
+    """What `plan` costs on `topology` under `workload`.
+
+    Raises:
+        ValueError: The plan is for another number of ranks or hosts.
+    """
+    found = (plan.num_hosts, plan.ranks_per_host)
+    wanted = (topology.num_hosts, topology.ranks_per_host)
+    if found != wanted:
+        raise ValueError(
+            f"the plan is for {found[0]} hosts of {found[1]} ranks, "
+            f"the topology has {wanted[0]} of {wanted[1]}"
+        )
+    model = CostModel(topology, workload)
+    return summarize(model, total_of(model, plan.tables, plan.placements))
+
+
+def total_of(
+    model: CostModel, tables: Sequence[TableShape], placements: Sequence[Placement]
+) -> FloatArray:
+    """[num_ranks, len(Metric)]: the contributions of all tables."""
+    total = np.zeros((model.topology.num_ranks, len(Metric)))
+    for table, placement in zip(tables, placements, strict=True):
+        total += model.contribution(table, placement)
+    return total
