@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Third-party packages and the only parts (or files) that may import them.
 OWNERS: dict[str, set[str]] = {
-    "tensorflow": {"tf", "ranker", "training"},
+    "tensorflow": {"tf", "ranker", "training", "comm/horovod_engine.py"},
     "keras": {"tf", "ranker", "training"},
     "horovod": {"comm/horovod_engine.py"},
     "xgboost": {"trees.py"},

@@ -235,7 +235,8 @@ class Engine(ABC):
         part = _core.from_bfloat16(received[0])
         for addend in received[1:]:
             part += _core.from_bfloat16(addend)
-        sums = self._all_gather(_core.to_bfloat16(part), name)
+        # Another name: Horovod remembers what it agreed on by name alone.
+        sums = self._all_gather(_core.to_bfloat16(part), f"{name}.sums")
         out = array.reshape(-1)
         for (begin, end), each in zip(pairwise(bounds), sums, strict=True):
             out[begin:end] = _core.from_bfloat16(each)
