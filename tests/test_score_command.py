@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feedfast import Scorer
+from feedfast import Scorer, SegmentTradeoffs
 from feedfast.cli import main, score
 from feedfast.data import derive_history, load_engagement, request_of_rows
 from feedfast.ranker_artifact import RankerArtifact, publish_ranker
@@ -134,3 +134,83 @@ def test_a_log_without_rows_gives_a_file_without_rows(folder: Path) -> None:
     table = score_log(folder)
     assert table.num_rows == 0
     assert table.column_names[:3] == ["request_id", "item", "p.click"]
+
+
+def with_segments(folder: Path, segments: pa.Array | None = None) -> Path:
+    """Adds a column to the log, and a file of trade-offs."""
+    table = pq.read_table(folder / "log.parquet")
+    if segments is None:
+        names = [None, "creators", "consumers", "new"]
+        numbers = [int(r.split(":")[1]) for r in table["request_id"].to_pylist()]
+        segments = pa.array([names[n % 4] for n in numbers])
+    pq.write_table(table.append_column("segment", segments), folder / "log.parquet")
+    file = folder / "tradeoffs.json"
+    tradeoffs = {
+        "segments": {
+            "creators": {"alpha": 0.1, "lambda": 3},
+            "consumers": {"weights": {"like": 9}},
+        },
+        "default": {"alpha": 0.75},
+    }
+    file.write_text(json.dumps(tradeoffs))
+    return file
+
+
+@pytest.mark.parametrize("batch", [1, 65_536])
+def test_segments_have_their_own_tradeoffs(
+    folder: Path,
+    batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(score, "_BATCH", batch)
+    file = with_segments(folder)
+    got = score_log(folder, "--tradeoffs", str(file), "--segment-column", "segment")
+    assert json.loads(capsys.readouterr().out)["segments_with_default"] == ["new"]
+    utility = Scorer.open(folder / "store").utility
+    tradeoffs = SegmentTradeoffs.from_json(file.read_text())
+    log = pq.read_table(folder / "log.parquet")
+    segment_of = dict(zip(log["request_id"].to_pylist(), log["segment"].to_pylist(), strict=True))
+    segments = np.array([segment_of[r] or "" for r in got["request_id"].to_pylist()])
+    probabilities = np.stack([got[f"p.{o.name}"].to_numpy() for o in utility.objectives], axis=1)
+    for name in ("", "creators", "consumers", "new"):
+        alpha, other_weight, weights = tradeoffs.of(name or None).of(utility)
+        other = dataclasses.replace(
+            utility, alpha=alpha, other_weight=other_weight, weights=tuple(weights)
+        )
+        rows = segments == name
+        assert rows.any()
+        np.testing.assert_array_equal(
+            got["score"].to_numpy()[rows], other.score(probabilities[rows])
+        )
+
+
+def test_what_is_wrong_with_segments_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = with_segments(folder)
+
+    def message(*more: str) -> str:
+        arguments = ["--store", str(folder / "store"), "--input", str(folder / "log.parquet")]
+        output = ["--output", str(folder / "scores.parquet")]
+        assert main.main(["score", *arguments, *output, *more]) == 2
+        return capsys.readouterr().err
+
+    assert "go together" in message("--tradeoffs", str(file))
+    both = ("--tradeoffs", str(file), "--segment-column")
+    assert "give one of both" in message(*both, "segment", "--alpha", "0.5")
+    assert "no column 'age'; it has request_id" in message(*both, "age")
+    assert "has several values of 'item'" in message(*both, "item")
+    for text, error in (
+        ("{", "tradeoffs.json: trade-offs: not JSON"),
+        ("[]", "the document must be an object"),
+        ('{"segment": {}}', "'segment' is unknown; allowed: segments, default"),
+        ('{"segments": {"a": {"beta": 1}}}', "segment 'a': 'beta' is unknown"),
+        ('{"default": {"alpha": "1"}}', "default: alpha must be a number; got '1'"),
+        ('{"default": {"weights": {"like": true}}}', "weights.like must be a number; got True"),
+        ('{"default": {"weights": "9"}}', "weights must be a list or an object"),
+        ('{"default": {"weights": {"likes": 1}}}', "'likes' is not an objective"),
+    ):
+        file.write_text(text)
+        assert error in message(*both, "segment")
+    assert not (folder / "scores.parquet").exists()

@@ -181,8 +181,8 @@ def test_options_share_the_opened_model(scorer: Scorer) -> None:
 def test_sweep_times_every_combination(scorer: Scorer, artifact: RankerArtifact) -> None:
     rng = np.random.default_rng(SEED)
     requests = [random_request(rng, artifact, count) for count in (3, 30)]
-    points = sweep(scorer, requests, mini_batches=(1, 16), threads=(1, 3), repeats=2)
-    assert [(p.mini_batch, p.threads) for p in points] == [(1, 1), (16, 1), (1, 3), (16, 3)]
+    points = sweep(scorer, requests, mini_batches=(None, 16), threads=(1, 3), repeats=2)
+    assert [(p.mini_batch, p.threads) for p in points] == [(None, 1), (16, 1), (None, 3), (16, 3)]
     assert all(0 < p.p50 <= p.p99 for p in points)
     with pytest.raises(ValueError, match="sweep: there is no request"):
         sweep(scorer, [])

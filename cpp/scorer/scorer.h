@@ -17,11 +17,14 @@ namespace feedfast::scorer {
 
 inline constexpr std::int64_t kMaxMiniBatch = 4096;
 
+// Mini-batch for one request of so many candidates. Requires candidates >= 0, threads >= 1.
+std::int64_t DefaultMiniBatch(std::int64_t candidates, int threads);
+
 struct ScoreOptions {
   int threads = 1;
-  // Candidates that go through the towers together, at most, 1 to kMaxMiniBatch; decides speed
-  // alone.
-  std::int64_t mini_batch = 256;
+  // Candidates that go through the towers together, at most, 1 to kMaxMiniBatch; 0: chosen by
+  // DefaultMiniBatch. Decides speed alone.
+  std::int64_t mini_batch = 0;
   // How many places of each request's order are wanted.
   std::int64_t top_k = std::int64_t{1} << 62;
   // What the scores leave out.

@@ -12,7 +12,7 @@ from feedfast.cross_network import CrossNetwork, CrossWeights
 from feedfast.gated_mlp import GatedLayer, GatedMLP
 from feedfast.grouped_lookup import PooledFeature, pooled_lookup_grouped
 from feedfast.live_vocabulary import LiveVocabulary
-from feedfast.objectives import Tradeoff
+from feedfast.objectives import SegmentTradeoffs, Tradeoff
 from feedfast.quantize import QuantizedTable
 from feedfast.scorer import (
     BatchResult,
@@ -45,6 +45,7 @@ __all__ = [
     "RequestBatch",
     "Result",
     "Scorer",
+    "SegmentTradeoffs",
     "StageTimes",
     "Tradeoff",
     "Vocabulary",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,3 +218,84 @@ class Tradeoff:
             float(utility.other_weight if self.lambda_ is None else self.lambda_),
             [float(weight) for weight in weights],
         )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tradeoff:
+        """From the JSON values `alpha`, `lambda` and `weights`, each of which may be left out.
+
+        Raises:
+            ValueError: Another name, or a value that is no number.
+        """
+        unknown = sorted(set(values) - {"alpha", "lambda", "weights"})
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is unknown; allowed: alpha, lambda, weights")
+        weights = values.get("weights")
+        numbers = {
+            name: values[name] for name in ("alpha", "lambda") if values.get(name) is not None
+        }
+        if isinstance(weights, Mapping):
+            numbers |= {f"weights.{name}": weight for name, weight in weights.items()}
+        elif isinstance(weights, list):
+            numbers |= {f"weights[{index}]": weight for index, weight in enumerate(weights)}
+        elif weights is not None:
+            raise ValueError(f"weights must be a list or an object; got {weights!r}")
+        for name, number in numbers.items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"{name} must be a number; got {number!r}")
+        return cls(alpha=values.get("alpha"), lambda_=values.get("lambda"), weights=weights)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class SegmentTradeoffs:
+    """The balance between objectives by segment of members.
+
+    Attributes:
+        segments: By name of the segment.
+        default: Of members without a segment, or of one that is not listed.
+    """
+
+    segments: Mapping[str, Tradeoff]
+    default: Tradeoff = field(default_factory=Tradeoff)
+
+    @classmethod
+    def from_json(cls, text: str) -> SegmentTradeoffs:
+        """Reads a document such as
+
+            {"segments": {"creators": {"alpha": 0.1, "lambda": 2, "weights": {"share": 30}}},
+             "default": {"alpha": 0.7}}
+
+        Raises:
+            ValueError: Not JSON, an unknown name, or a value of the wrong type; the message names
+                segment and value.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"trade-offs: not JSON: {error}") from None
+
+        def mapping(value: object, where: str) -> Mapping[str, Any]:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"trade-offs: {where} must be an object; got {value!r}")
+            return value
+
+        def tradeoff(value: object, where: str) -> Tradeoff:
+            values = mapping(value, where)
+            try:
+                return Tradeoff.from_dict(values)
+            except ValueError as error:
+                raise ValueError(f"trade-offs: {where}: {error}") from None
+
+        unknown = sorted(set(mapping(document, "the document")) - {"segments", "default"})
+        if unknown:
+            raise ValueError(f"trade-offs: {unknown[0]!r} is unknown; allowed: segments, default")
+        return cls(
+            segments={
+                name: tradeoff(value, f"segment {name!r}")
+                for name, value in mapping(document.get("segments", {}), "segments").items()
+            },
+            default=tradeoff(document.get("default", {}), "default"),
+        )
+
+    def of(self, segment: str | None) -> Tradeoff:
+        """The trade-off of a member of this segment."""
+        return self.segments.get(segment, self.default) if segment is not None else self.default

@@ -12,7 +12,7 @@ from feedfast.bench import time_interleaved
 from feedfast.request import Request
 from feedfast.scorer import Scorer
 
-MINI_BATCHES = (32, 64, 128, 256, 512)
+MINI_BATCHES = (None, 32, 48, 64, 96, 128, 256, 512)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +20,12 @@ class SweepPoint:
     """Latency of one call of `Scorer.score`, in seconds.
 
     Attributes:
-        mini_batch: Candidates that go through the towers together, at most.
+        mini_batch: Candidates that go through the towers together, at most; None: the default.
         threads: Threads that share a request's candidates.
         p50, p99: Over all requests and repeats.
     """
 
-    mini_batch: int
+    mini_batch: int | None
     threads: int
     p50: float
     p99: float
@@ -35,7 +35,7 @@ def sweep(
     scorer: Scorer,
     requests: Sequence[Request],
     *,
-    mini_batches: Sequence[int] = MINI_BATCHES,
+    mini_batches: Sequence[int | None] = MINI_BATCHES,
     threads: Sequence[int] = (1, 2),
     repeats: int = 20,
 ) -> list[SweepPoint]:
@@ -44,7 +44,8 @@ def sweep(
     Args:
         scorer: Opened model; its own options do not matter.
         requests: At least one.
-        mini_batches, threads: What to try.
+        mini_batches: What to try; None: what a scorer chooses by itself.
+        threads: What to try.
         repeats: Passes over the requests.
 
     Returns:

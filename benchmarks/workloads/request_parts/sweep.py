@@ -9,7 +9,6 @@ from pathlib import Path
 import request_model
 
 from feedfast.bench import BenchOptions, BenchRow, row
-from feedfast.scorer import MINI_BATCH
 from feedfast.scorer_sweep import sweep
 
 from . import common
@@ -17,10 +16,13 @@ from . import common
 SIZES = (200, 500, 1500)
 QUICK_SIZES = (50,)
 THREADS = (1, 2)
-MINI_BATCHES = (32, 64, 128, MINI_BATCH, 512)
-NUM_REQUESTS, REPEATS = 8, 6
+# None: the scorer chooses.
+MINI_BATCHES = (None, 32, 48, 64, 96, 128, 256, 512)
+NUM_REQUESTS = 8
+# Passes over the requests by candidates: a percent is what is to be told apart.
+REPEATS = {200: 50, 500: 25, 1500: 8}
 # The default takes at most this much more than the best mini-batch for as many threads.
-DEFAULT_TARGET = 1.1
+DEFAULT_TARGET = 1.03
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
@@ -36,26 +38,26 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
                 common.make_requests(model, candidates, NUM_REQUESTS),
                 mini_batches=MINI_BATCHES,
                 threads=THREADS,
-                repeats=1 if options.quick else REPEATS,
+                repeats=1 if options.quick else REPEATS[candidates],
             )
-            one_thread = {p.mini_batch: p.p50 for p in points if p.threads == 1}
-            for point in points:
+            p50 = {(p.threads, p.mini_batch): p.p50 for p in points}
+            for (threads, mini_batch), seconds in p50.items():
                 name = f"request/sweep/candidates={candidates}/precision={precision}"
-                yield row(
-                    f"{name}/threads={point.threads}/mini_batch={point.mini_batch}/p50",
-                    1e6 * point.p50,
-                    "us",
-                    peer=f"default of {MINI_BATCH} on 1 thread",
-                    peer_value=1e6 * one_thread[MINI_BATCH],
-                )
-            for threads in THREADS:
-                by_size = {p.mini_batch: p.p50 for p in points if p.threads == threads}
-                best = min(by_size, key=by_size.__getitem__)
+                if mini_batch is not None:
+                    yield row(
+                        f"{name}/threads={threads}/mini_batch={mini_batch}/p50",
+                        1e6 * seconds,
+                        "us",
+                        peer="the default on 1 thread",
+                        peer_value=1e6 * p50[1, None],
+                    )
+                    continue
+                best = min((m for m in MINI_BATCHES if m), key=lambda m: p50[threads, m])
                 yield row(
                     f"{name}/threads={threads}/default",
-                    1e6 * by_size[MINI_BATCH],
+                    1e6 * seconds,
                     "us",
                     peer=f"mini_batch {best}, the best",
-                    peer_value=1e6 * by_size[best],
+                    peer_value=1e6 * p50[threads, best],
                     target=DEFAULT_TARGET,
                 )

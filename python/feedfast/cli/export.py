@@ -14,7 +14,8 @@ from feedfast.cli.datasets import add_dataset_arguments, load_dataset
 if TYPE_CHECKING:
     from feedfast.precision_search import PrecisionChoice
     from feedfast.ranker.run import TrainedRun
-    from feedfast.ranker_artifact import RankerEncoder
+    from feedfast.ranker.stored import LabelledRequests
+    from feedfast.ranker_artifact import RankerArtifact, RankerEncoder
 
 COLUMNS = ("section", "precision", "bytes", "% of fp32", "NE delta alone")
 
@@ -53,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="choose the smallest precision of each table and layer with which the normalised "
         "entropy of every objective changes by at most this share on --data",
     )
+    parser.add_argument(
+        "--calibrate",
+        action="append",
+        metavar="[OBJECTIVE=]METHOD",
+        help="fit calibrators to --data: isotonic, platt or none, for all objectives or for one; "
+        "repeatable",
+    )
     add_dataset_arguments(parser, default=None, required=False)
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads that score"
@@ -74,19 +82,21 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--output goes with --format saved_model or onnx")
     if args.store is None:
         raise ValueError("name the model store to write to (--store)")
-    if (args.max_ne_delta is None) != (args.data is None):
-        raise ValueError("--max-ne-delta and --data go together")
+    if (args.max_ne_delta is None and not args.calibrate) != (args.data is None):
+        raise ValueError("--data goes with --max-ne-delta or --calibrate, and they with it")
     if args.max_ne_delta is not None and args.precision:
         raise ValueError("--max-ne-delta chooses the precisions; leave --precision out")
     trained = TrainedRun.open(args.run)
-    encoder = RankerEncoder(
-        artifact_of(trained.ranker), range_method=args.range, threads=args.threads
-    )
+    artifact = artifact_of(trained.ranker)
     document: dict[str, Any] = {"store": str(args.store), "model": args.model}
-    if args.max_ne_delta is None:
+    data = None if args.data is None else _labelled(args, console, trained)
+    if data is not None and args.calibrate:
+        artifact, document["calibration"] = _calibrate(args, console, artifact, data)
+    encoder = RankerEncoder(artifact, range_method=args.range, threads=args.threads)
+    if data is None or args.max_ne_delta is None:
         precisions = parse_precisions(args.precision or ["fp32"])
     else:
-        choice = _search(args, console, trained, encoder)
+        choice = _search(args, console, data, encoder)
         precisions = dict(choice.precisions)
         document |= _print_choice(console, encoder, choice, args.max_ne_delta)
     version = encoder.publish(ModelStore(args.store), args.model, precisions)
@@ -101,9 +111,11 @@ def _write_other_format(args: argparse.Namespace, console: Console) -> int:
 
     if args.output is None:
         raise ValueError(f"--format {args.format} needs --output")
-    if args.store or args.precision or args.range or args.max_ne_delta is not None or args.data:
+    of_store = (args.store, args.precision, args.range, args.calibrate, args.data)
+    if any(of_store) or args.max_ne_delta is not None:
         raise ValueError(
-            "--store, --precision, --range, --max-ne-delta and --data are those of a model store"
+            "--store, --precision, --range, --max-ne-delta, --calibrate and --data are those of a "
+            "model store"
         )
     artifact = artifact_of(TrainedRun.open(args.run).ranker)
     if args.format == "saved_model":
@@ -119,10 +131,8 @@ def _write_other_format(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _search(
-    args: argparse.Namespace, console: Console, trained: TrainedRun, encoder: RankerEncoder
-) -> PrecisionChoice:
-    from feedfast.ranker.stored import LabelledRequests, precisions_within_budget
+def _labelled(args: argparse.Namespace, console: Console, trained: TrainedRun) -> LabelledRequests:
+    from feedfast.ranker.stored import LabelledRequests
 
     history = trained.config.history
     data = LabelledRequests.of(
@@ -132,6 +142,40 @@ def _search(
         max_hashtags=history.max_hashtags,
     )
     console.note(f"measured on {len(data.labels):,} impressions")
+    return data
+
+
+def _calibrate(
+    args: argparse.Namespace, console: Console, artifact: RankerArtifact, data: LabelledRequests
+) -> tuple[RankerArtifact, list[dict[str, object]]]:
+    """The ranker with calibrators, and what they changed as JSON values."""
+    from feedfast.ranker.calibrate import calibrated, resolve_methods
+
+    objectives = [objective.name for objective in artifact.utility.objectives]
+    methods = resolve_methods(args.calibrate, objectives)
+    artifact, report = calibrated(artifact, data, methods, threads=args.threads)
+    names = ("objective", "method", "knots", "O/E before", "O/E", "NE before", "NE")
+    rows = [
+        (
+            each.objective,
+            each.method,
+            artifact.calibrators[each.objective].x.size,
+            each.before.oe,
+            each.after.oe,
+            each.before.normalized_entropy,
+            each.after.normalized_entropy,
+        )
+        for each in report
+    ]
+    console.table("calibrators, on the rows they were fitted to", names, rows)
+    return artifact, [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _search(
+    args: argparse.Namespace, console: Console, data: LabelledRequests, encoder: RankerEncoder
+) -> PrecisionChoice:
+    from feedfast.ranker.stored import precisions_within_budget
+
     with console.progress("precisions") as progress:
         return precisions_within_budget(
             encoder,

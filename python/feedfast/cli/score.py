@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feedfast.cli.console import Console
+from feedfast.objectives import SegmentTradeoffs, Tradeoff
 from feedfast.scorer import Scorer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -43,6 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the scorer")
     parser.add_argument("--alpha", type=float, help="balance of passive against active objectives")
     parser.add_argument("--lambda", dest="lambda_", type=float, help="factor of other objectives")
+    parser.add_argument(
+        "--tradeoffs",
+        type=Path,
+        metavar="FILE",
+        help='JSON: {"segments": {NAME: {"alpha": A, "lambda": L, "weights": {OBJECTIVE: W}}}, '
+        '"default": {...}}; what is left out is the model\'s',
+    )
+    parser.add_argument(
+        "--segment-column", metavar="COLUMN", help="column of the input with the viewer's segment"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(as_json=args.json)
     scorer = Scorer.open(args.store, model=args.model, threads=args.threads, version=args.version)
+    tradeoffs, unlisted = _tradeoffs(args, scorer)
+    if unlisted:
+        console.note(f"default trade-off for segments {', '.join(unlisted)}")
     log, history = _read(args.input, args.history, scorer)
     if log.report.num_dropped:
         console.note(str(log.report))
@@ -69,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             ("rank", pa.int64()),
         ]
     )
-    scored = _Scored(scorer, log, history, args.alpha, args.lambda_)
+    scored = _Scored(scorer, log, history, tradeoffs)
     with console.progress("score") as progress:
         write_parquet_parts(scored.tables(schema, progress), schema, args.output)
     per_second = log.num_rows / max(scored.seconds, 1e-9)
@@ -86,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
             "candidates": log.num_rows,
             "candidates_per_second": per_second,
             "missing_features": missing,
+            "segments_with_default": unlisted,
         }
     )
     return 0
@@ -98,8 +113,7 @@ class _Scored:
     scorer: Scorer
     log: ImpressionLog
     history: History
-    alpha: float | None
-    lambda_: float | None
+    tradeoffs: Callable[[pa.Array], Tradeoff | Sequence[Tradeoff]]
     num_requests: int = 0
     seconds: float = 0.0
 
@@ -110,10 +124,10 @@ class _Scored:
 
         done = 0
         for batch, rows in request_batches(self.log, self.history, max_candidates=_BATCH):
+            first_rows = rows[np.asarray(batch.candidate_offsets)[:-1]]
+            tradeoff = self.tradeoffs(self.log.request_id.take(pa.array(first_rows)))
             start = time.perf_counter()
-            result = self.scorer.score_batch(
-                self._by_name(batch), alpha=self.alpha, lambda_=self.lambda_
-            )
+            result = self.scorer.score_batch(self._by_name(batch), tradeoff=tradeoff)
             self.seconds += time.perf_counter() - start
             self.num_requests += len(result.candidate_offsets) - 1
             index = pa.array(rows)
@@ -146,6 +160,29 @@ class _Scored:
             shared=named(np.asarray(batch.shared), log.shared_names, scorer.shared_names),
             dense=named(np.asarray(batch.dense), log.dense_names, scorer.dense_names),
         )
+
+
+def _tradeoffs(
+    args: argparse.Namespace, scorer: Scorer
+) -> tuple[Callable[[pa.Array], Tradeoff | Sequence[Tradeoff]], list[str]]:
+    """From request ids to the trade-off of all or of each; segments that have the default."""
+    if (args.tradeoffs is None) != (args.segment_column is None):
+        raise ValueError("--tradeoffs and --segment-column go together")
+    if args.tradeoffs is None:
+        one = Tradeoff(alpha=args.alpha, lambda_=args.lambda_)
+        return (lambda requests: one), []
+    if args.alpha is not None or args.lambda_ is not None:
+        raise ValueError("--tradeoffs says what --alpha and --lambda say; give one of both")
+    from feedfast.cli.score_segments import RequestTradeoffs
+
+    try:
+        tradeoffs = SegmentTradeoffs.from_json(args.tradeoffs.read_text())
+        for tradeoff in (tradeoffs.default, *tradeoffs.segments.values()):
+            tradeoff.of(scorer.utility)  # names that the model does not know
+    except ValueError as error:
+        raise ValueError(f"{args.tradeoffs}: {error}") from None
+    by_request = RequestTradeoffs(tradeoffs, args.input, args.segment_column)
+    return by_request.of, by_request.unlisted
 
 
 def _read(path: Path, earlier: Path | None, scorer: Scorer) -> tuple[ImpressionLog, History]:

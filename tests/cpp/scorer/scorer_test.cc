@@ -74,6 +74,17 @@ void ExpectMatchesReference(RandomModel& random, double error = 2e-6) {
   }
 }
 
+TEST(MiniBatchTest, ThreadsShareARequestInSmallPieces) {
+  EXPECT_EQ(DefaultMiniBatch(5000, 1), 256);
+  EXPECT_EQ(DefaultMiniBatch(0, 4), 256);
+  for (const std::int64_t candidates : {97, 200, 500, 1500, 4000})
+    for (const int threads : {2, 4, 8}) {
+      const std::int64_t rows = DefaultMiniBatch(candidates, threads);
+      EXPECT_EQ(rows % 48, 0);
+      EXPECT_LT(rows, candidates);
+    }
+}
+
 TEST(ScorerTest, MatchesTheReferenceOnEveryTarget) {
   RandomModel random(kSeed);
   ExpectMatchesReference(random);
@@ -99,7 +110,7 @@ TEST(ScorerTest, TablesOfEveryFormatScoreLikeTheirDecodedRows) {
       for (std::size_t i = 0; i < got.probabilities.size(); ++i)
         ASSERT_NEAR(got.probabilities[i], want.probabilities[i], 2e-6);
       for (const int threads : {1, 3})
-        for (const std::int64_t mini_batch : {1, 7, 4096})
+        for (const std::int64_t mini_batch : {0, 1, 7, 4096})
           ASSERT_TRUE(ScoreAll(*scorer, requests, Options(threads, mini_batch)) == got);
     });
   }
@@ -116,14 +127,14 @@ void ExpectBitsOfEachCandidateAlone(Precision precision, bool with_cross) {
       const Output one = ScoreAll(*scorer, Requests{request});
       alone.Append(one);
       for (const int threads : {1, 2, 5})
-        for (const std::int64_t mini_batch : {1, 3, 16, 4096})
+        for (const std::int64_t mini_batch : {0, 1, 3, 16, 4096})
           ASSERT_TRUE(ScoreAll(*scorer, Requests{request}, Options(threads, mini_batch)) == one)
               << threads << " threads, mini-batch " << mini_batch;
       for (std::size_t c = 0; c < request.size(); ++c)
         ASSERT_EQ(ScoreAll(*scorer, Requests{{request[c]}}).score[0], one.score[c]);
     }
     for (const int threads : {1, 3})
-      for (const std::int64_t mini_batch : {5, 256})
+      for (const std::int64_t mini_batch : {0, 5, 256})
         ASSERT_TRUE(ScoreAll(*scorer, requests, Options(threads, mini_batch)) == alone);
   });
 }
@@ -416,7 +427,8 @@ TEST(ScorerTest, RefusesTradeoffsAndOptionsOutOfRange) {
   tradeoff.weights.pop_back();
   EXPECT_EQ(message(tradeoff, {}), "weights has 3 values; the model has 4 objectives");
   EXPECT_EQ(message(Weights(), Options(0, 1)), "threads = 0; must be >= 1");
-  EXPECT_EQ(message(Weights(), Options(1, 4097)), "mini_batch = 4097; allowed: 1 to 4096");
+  EXPECT_EQ(message(Weights(), Options(1, 4097)), "mini_batch = 4097; allowed: 0 to 4096");
+  EXPECT_EQ(message(Weights(), Options(1, -1)), "mini_batch = -1; allowed: 0 to 4096");
   ScoreOptions options;
   options.top_k = -1;
   EXPECT_EQ(message(Weights(), options), "top_k = -1; must be >= 0");
