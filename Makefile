@@ -10,6 +10,8 @@ DATA ?= simulated
 OUT ?= demo/$(DATA)
 ARGS ?=
 PRESET ?= release
+# Where `make install-c` puts the C interface.
+PREFIX ?= /usr/local
 SECONDS ?= 60
 
 SYSTEM_PACKAGES := g++ cmake ninja-build libxxhash-dev nlohmann-json3-dev libgtest-dev libbenchmark-dev
@@ -21,7 +23,7 @@ NATIVE_SOURCES := $(shell find cpp cmake -type f) CMakeLists.txt pyproject.toml
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-horovod demo test test-cpp test-python bench fuzz lint format check-full wheel clean
+.PHONY: help setup setup-horovod demo test test-cpp test-python install-c bench fuzz lint format check-full wheel clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +45,11 @@ test-cpp: $(VENV)/.system
 
 test-python: setup
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+install-c: $(VENV)/.system ## libfeedfast, feedfast.h and their CMake package into PREFIX=/usr/local; no Python
+	cmake --preset $(PRESET) -DFEEDFAST_BUILD_TESTS=OFF -DFEEDFAST_BUILD_BENCHMARKS=OFF -B build/c_api
+	cmake --build build/c_api --target feedfast_c
+	cmake --install build/c_api --prefix $(PREFIX) --component c_api
 
 bench: setup ## Latency benchmarks through pytest-benchmark, then every workload with its peers
 	$(BIN)/python -m pytest benchmarks/latency --benchmark-only $(ARGS)

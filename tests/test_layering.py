@@ -16,6 +16,9 @@ MAY_INCLUDE: dict[str, set[str]] = {
     "common": set(),
     **{folder: {"common"} for folder in CORE},
     "scorer": {"common", *CORE},
+    "model_store": {"common", "embedding_kernels"},
+    "ranker": {"common", "scorer", "model_store", *CORE},
+    "c_api": {"common", "scorer", "model_store", "ranker", *CORE},
     "bindings": {"common", "scorer", *CORE},
     "tf_ops": {"common", "scorer", *CORE},
 }

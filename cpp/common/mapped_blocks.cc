@@ -10,6 +10,7 @@
 #include <limits>
 #include <utility>
 
+#include "cpp/common/descriptor.h"
 #include "cpp/common/huge_pages.h"
 
 namespace feedfast {
@@ -19,23 +20,6 @@ std::int64_t PageBytes() {
   static const std::int64_t bytes = ::sysconf(_SC_PAGESIZE);
   return bytes;
 }
-
-// An open file, closed on every way out.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) noexcept : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  Descriptor& operator=(Descriptor&&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int fd() const noexcept { return fd_; }
-
- private:
-  int fd_;
-};
 
 StatusOr<Descriptor> OpenBlock(const FileBlock& block) {
   // O_NONBLOCK: a FIFO without a writer is refused below instead of waited for.

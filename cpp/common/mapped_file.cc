@@ -3,12 +3,12 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "cpp/common/descriptor.h"
 #include "cpp/common/huge_pages.h"
 
 namespace feedfast {
@@ -19,19 +19,13 @@ Status ErrnoStatus(const std::string& path, int error) {
   return InvalidArgument("cannot open '", path, "': ", std::strerror(error));
 }
 
-// Closes the descriptor on every way out of Open.
-struct Descriptor {
-  int fd;
-  ~Descriptor() { ::close(fd); }
-};
-
 }  // namespace
 
 StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   // O_NONBLOCK: a FIFO without a writer is refused below instead of waited for.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const int fd = descriptor.fd();
   if (fd < 0) return ErrnoStatus(path, errno);
-  const Descriptor descriptor{fd};
   struct stat info = {};
   if (::fstat(fd, &info) != 0) return ErrnoStatus(path, errno);
   if (!S_ISREG(info.st_mode)) return InvalidArgument("'", path, "' is not a regular file");
