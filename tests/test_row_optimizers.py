@@ -83,6 +83,25 @@ def test_threads_share_an_updater() -> None:
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("rule", ["rowwise_adagrad", "rowwise_adam"])
+def test_columns_of_a_wider_table_follow_the_squares_of_whole_rows(rule: Rule) -> None:
+    rng = np.random.default_rng(5)
+    updater = RowUpdater(rule, epsilon=1e-3)
+    whole, parts = start(), [start()[:, :3].copy(), start()[:, 3:].copy()]
+    states, part_states = updater.states(whole), [updater.states(part) for part in parts]
+    for step in range(1, 6):
+        rows = np.unique(rng.integers(0, NUM_ROWS, 30))
+        grad = rng.standard_normal((rows.size, DIM), dtype=np.float32)
+        updater.apply_rows(whole, states, rows, grad, learning_rate=0.1, step=step)
+        squares = np.square(grad).sum(axis=1)
+        for part, own, columns in zip(parts, part_states, (slice(3), slice(3, None)), strict=True):
+            updater.apply_rows(
+                part, own, rows, grad[:, columns].copy(),
+                learning_rate=0.1, step=step, row_squares=squares, row_dim=DIM,
+            )  # fmt: skip
+    np.testing.assert_allclose(np.hstack(parts), whole, rtol=1e-5, atol=1e-6)  # order of the sums
+
+
 def test_bad_input_writes_nothing() -> None:
     table = start()
     updater = RowUpdater("rowwise_adagrad")
@@ -105,6 +124,12 @@ def test_bad_input_writes_nothing() -> None:
     refused(IndexError, "rows[1] = 61 is not a row of a table with 61 rows", rows=np.array([1, 61]))
     refused(ValueError, "values must have shape [2, 7]; got [2, 6]", values=ones[:, :6].copy())
     refused(ValueError, "the rule has 1 states; got 0", states=[])
+    one = np.ones(1, np.float32)
+    refused(ValueError, "row_squares has 1 elements; needs 2", row_squares=one, row_dim=9)
+    two = np.ones(2, np.float32)
+    refused(ValueError, "row_dim = 6 is below the columns", row_squares=two, row_dim=6)
+    down = np.array([2, 1])
+    refused(ValueError, "rows must ascend", rows=down, row_squares=two, row_dim=9)
     refused(ValueError, "states[0] has 3 elements", states=[np.zeros(3, np.float32)])
     refused(ValueError, "learning_rate = nan must be finite", learning_rate=float("nan"))
     refused(

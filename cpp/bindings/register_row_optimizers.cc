@@ -55,16 +55,19 @@ class RowUpdater {
     return columns;
   }
 
-  // The gradient slices (rows[i], values[i, :]).
+  // The gradient slices (rows[i], values[i, :]); row_squares as in RowGradient.
   void ApplyRows(py::array table, const std::string& format, std::vector<CArray<float>> states,
                  const CArray<std::int64_t>& rows, const CArray<float>& values, float learning_rate,
-                 std::int64_t step) {
+                 std::int64_t step, const std::optional<CArray<float>>& row_squares,
+                 std::int64_t row_dim) {
     RequireRank("rows", rows, 1);
     RequireRank("values", values, 2);
     const TrainableTable view = View(&table, format, &states);
     RequireShape("values", values, rows.size(), view.dim);
     const Span<const std::int64_t> span = AsSpan("rows", rows);
     const RowOptimizer optimizer = At(learning_rate, step);
+    if (row_squares) RequireRowSquares(*row_squares, row_dim, span, view.dim);
+    const float* const squares = row_squares ? row_squares->data() : nullptr;
     const float* grad = values.data();
     Status status;
     {
@@ -81,6 +84,8 @@ class RowUpdater {
           gradient.rows = span.data();
           gradient.grad = grad;
           gradient.dim = view.dim;
+          gradient.row_squares = squares;
+          gradient.row_dim = row_dim;
         }
         ApplyRowGradient(view, optimizer, gradient, RunOnThreads(threads_));
       }
@@ -125,6 +130,24 @@ class RowUpdater {
       throw py::value_error(std::string(name) + " must have shape [" + std::to_string(rows) + ", " +
                             std::to_string(columns) + "]; got [" + std::to_string(array.shape(0)) +
                             ", " + std::to_string(array.shape(1)) + "]");
+  }
+
+  void RequireRowSquares(const CArray<float>& row_squares, std::int64_t row_dim,
+                         Span<const std::int64_t> rows, std::int64_t dim) const {
+    RequireRank("row_squares", row_squares, 1);
+    if (row_squares.size() != rows.size())
+      throw py::value_error("row_squares has " + std::to_string(row_squares.size()) +
+                            " elements; needs " + std::to_string(rows.size()));
+    if (row_dim < dim)
+      throw py::value_error("row_dim = " + std::to_string(row_dim) +
+                            " is below the columns of the table, " + std::to_string(dim));
+    if (!StrictlyAscending(rows))
+      throw py::value_error("rows must ascend where row_squares are given");
+    if (optimizer_.clipping != GradientClipping::kNone ||
+        (optimizer_.weight_decay != 0.0f && optimizer_.weight_decay_mode == WeightDecayMode::kL2))
+      throw py::value_error(
+          "row_squares cannot be given with clipping or L2 decay, which change "
+          "the gradient");
   }
 
   RowOptimizer At(float learning_rate, std::int64_t step) const {
@@ -205,7 +228,8 @@ void RegisterRowOptimizers(py::module_& m) {
       .def("state_columns", &RowUpdater::StateColumns, py::arg("dim"))
       .def("apply_rows", &RowUpdater::ApplyRows, py::arg("table").noconvert(), py::arg("format"),
            py::arg("states").noconvert(), py::arg("rows").noconvert(),
-           py::arg("values").noconvert(), py::kw_only(), py::arg("learning_rate"), py::arg("step"))
+           py::arg("values").noconvert(), py::kw_only(), py::arg("learning_rate"), py::arg("step"),
+           py::arg("row_squares").noconvert().none(true) = py::none(), py::arg("row_dim") = 0)
       .def("apply_bags", &RowUpdater::ApplyBags, py::arg("table").noconvert(), py::arg("format"),
            py::arg("states").noconvert(), py::arg("values").noconvert(),
            py::arg("offsets").noconvert(), py::arg("weights").noconvert().none(true),

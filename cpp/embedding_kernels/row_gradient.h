@@ -22,6 +22,11 @@ struct RowGradient {
   const float* factors = nullptr;          // [nnz]; nullptr: all 1
   const float* grad = nullptr;
   std::int64_t dim = 0;  // >= 1
+  // Where the table holds `dim` columns of wider rows: the sums of squares of the whole rows
+  // [num_rows] of this gradient and their length, for rules that look at whole rows. nullptr: the
+  // rows are whole.
+  const float* row_squares = nullptr;
+  std::int64_t row_dim = 0;
 };
 
 // Bags transposed: for every row that a batch touches, the bags it went into and with which factor,

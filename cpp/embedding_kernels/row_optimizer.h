@@ -19,6 +19,7 @@ namespace feedfast::embedding_kernels {
 //   kAdam            m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
 //                    w -= lr sqrt(1 - beta2^step) / (1 - beta1^step) m / (sqrt(v) + epsilon)
 //   kRowwiseAdam     the same with v = beta2 v + (1 - beta2) mean(g^2),  one v per row
+// where mean(g^2) is over gradient.row_dim columns when gradient.row_squares is given.
 // Sources: Adagrad, Duchi et al. 2011, as ResourceSparseApplyAdagradV2 of TensorFlow; the row-wise
 // rules as EXACT_ROWWISE_ADAGRAD and PARTIAL_ROWWISE_ADAM of FBGEMM; Adam, Kingma and Ba 2015,
 // section 2, with epsilon where Keras has it. Moments are lazy: a row that a step does not touch
@@ -95,9 +96,10 @@ using RangeRunner =
 RangeRunner RunOnThreads(int threads);
 
 // Updates the rows of `gradient` in place. An empty gradient changes nothing.
-// Requires: ValidateRowOptimizer is ok; gradient.rows are unique rows of the table; gradient.dim =
-// table.dim; nothing aliases. Numerics: float32; sums ascending; the bits depend neither on the
-// threads nor, but for kNorm, on the other rows.
+// Requires: ValidateRowOptimizer is ok; gradient.row_squares is nullptr, or there is neither
+// clipping nor L2 decay, which would change the gradient behind them; gradient.rows are unique rows
+// of the table; gradient.dim = table.dim; nothing aliases. Numerics: float32; sums ascending; the
+// bits depend neither on the threads nor, but for kNorm, on the other rows.
 void ApplyRowGradient(const TrainableTable& table, const RowOptimizer& optimizer,
                       const RowGradient& gradient, const RangeRunner& run);
 

@@ -143,14 +143,17 @@ class Updater {
         if (norm > args_.max_gradient) clips[i] = args_.max_gradient / norm;
       }
       if constexpr (kRowwise)
-        squares[i] = SumOfGradientSquares(from[i], clips[i], args_.gradient.rows[first + i]);
+        squares[i] = args_.gradient.row_squares != nullptr
+                         ? args_.gradient.row_squares[first + i]
+                         : SumOfGradientSquares(from[i], clips[i], args_.gradient.rows[first + i]);
     }
     if constexpr (kRowwise) {
       constexpr int kSlot = rule == UpdateRule::kRowwiseAdagrad ? 0 : 1;
       float* states = args_.table.states[kSlot];
       float state[kUpdateRows] = {};
       for (std::int64_t i = 0; i < count; ++i) state[i] = states[args_.gradient.rows[first + i]];
-      const auto columns = static_cast<float>(dim);
+      const auto columns =
+          static_cast<float>(args_.gradient.row_squares != nullptr ? args_.gradient.row_dim : dim);
       for (std::int64_t i = 0; i < kUpdateRows; ++i) {
         const float mean = squares[i] / columns;
         state[i] = rule == UpdateRule::kRowwiseAdagrad

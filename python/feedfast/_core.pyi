@@ -218,6 +218,8 @@ class RowUpdater:
         *,
         learning_rate: float,
         step: int,
+        row_squares: NDArray[np.float32] | None = ...,
+        row_dim: int = ...,
     ) -> None: ...
     def apply_bags(
         self,

@@ -90,6 +90,8 @@ class RowUpdater:
         *,
         learning_rate: float,
         step: int,
+        row_squares: FloatArray | None = None,
+        row_dim: int = 0,
     ) -> None:
         """Updates `rows` [n] by their gradients `values` [n, dim], in place.
 
@@ -101,6 +103,10 @@ class RowUpdater:
             learning_rate: Of this step.
             step: Counts the updates from 1: Adam corrects its bias by it, and the random numbers
                 of the rounding follow it.
+            row_squares: None, or, where `table` is some columns of a wider one, [n] sums of the
+                squares of the whole rows of the gradient, from which row-wise rules take their
+                mean; `rows` then ascend strictly, without clipping and "l2" decay.
+            row_dim: Columns of the wider table.
 
         Raises:
             IndexError: A row is not one of the table.
@@ -114,6 +120,8 @@ class RowUpdater:
             values,
             learning_rate=learning_rate,
             step=step,
+            row_squares=row_squares,
+            row_dim=row_dim,
         )
 
     def apply_bags(

@@ -126,7 +126,7 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         Returns:
             [batch, dim] in the layer's compute dtype.
         """
-        values, offsets = _values_and_offsets(ids)
+        values, offsets = values_and_offsets(ids)
         values = tf.convert_to_tensor(values)
         if values.dtype.is_floating:  # Keras makes inputs floats unless told otherwise
             if self.capacity > _EXACT_BELOW[values.dtype]:
@@ -137,7 +137,7 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 )
             values = tf.cast(values, tf.int64)
         if weights is not None:
-            weights = _flat(weights)
+            weights = flat_weights(weights)
         pooled = pooled_lookup(
             self.embeddings, values, offsets, weights, pooling=self.pooling, name=self.name
         )
@@ -264,7 +264,8 @@ class PooledEmbedding(keras.layers.Layer):  # type: ignore[misc]
         }
 
 
-def _values_and_offsets(ids: Any) -> tuple[Any, Any]:
+def values_and_offsets(ids: Any) -> tuple[Any, Any]:
+    """Values [nnz] and offsets [batch + 1] of ids in any of the forms that the layers take."""
     if isinstance(ids, tf.RaggedTensor):
         return ids.flat_values, ids.row_splits
     if isinstance(ids, tf.SparseTensor):
@@ -280,7 +281,8 @@ def _values_and_offsets(ids: Any) -> tuple[Any, Any]:
     return tf.reshape(ids, [-1]), tf.range(batch + 1) * length
 
 
-def _flat(weights: Any) -> Any:
+def flat_weights(weights: Any) -> Any:
+    """Weights [nnz] in any of the forms that ids have."""
     if isinstance(weights, tf.RaggedTensor):
         return weights.flat_values
     if isinstance(weights, tf.SparseTensor):

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <utility>
 #include <vector>
@@ -151,6 +152,59 @@ TEST(RowOptimizerTest, BitsDependNeitherOnThreadsNorOnHowTheRowsCame) {
           EXPECT_EQ(one.table.bytes, summed.table.bytes);
           EXPECT_EQ(one.state0, summed.state0);
         }
+  });
+}
+
+TEST(RowOptimizerTest, ColumnsOfWiderRowsFollowTheSquaresOfTheWholeRows) {
+  testing::ForEachCpuTarget([] {
+    std::mt19937 rng(kSeed);
+    const std::int64_t dim = 19;
+    const std::int64_t cut = 7;
+    for (const UpdateRule rule : {UpdateRule::kRowwiseAdagrad, UpdateRule::kRowwiseAdam}) {
+      const OwnedTable start = RandomTable(RowFormat::kFloat32, kNumRows, dim, rng);
+      std::vector<std::int64_t> rows(kNumRows);
+      std::iota(rows.begin(), rows.end(), 0);
+      const std::vector<float> grad = RandomFloats(kNumRows * dim, rng);
+      std::vector<float> squares(rows.size());
+      for (std::int64_t r = 0; r < kNumRows; ++r)
+        for (std::int64_t j = 0; j < dim; ++j)
+          squares[static_cast<std::size_t>(r)] += grad[static_cast<std::size_t>(r * dim + j)] *
+                                                  grad[static_cast<std::size_t>(r * dim + j)];
+      RowOptimizer optimizer;
+      optimizer.rule = rule;
+      optimizer.learning_rate = 0.05f;
+      optimizer.epsilon = 1e-3f;
+      OwnedTrainable whole(start, rule);
+      RowGradient gradient;
+      gradient.num_rows = kNumRows;
+      gradient.rows = rows.data();
+      gradient.grad = grad.data();
+      gradient.dim = dim;
+      ApplyRowGradient(whole.View(), optimizer, gradient, RunOnThreads(1));
+      for (const auto& [begin, end] : {std::pair(std::int64_t{0}, cut), std::pair(cut, dim)}) {
+        const std::int64_t columns = end - begin;
+        std::vector<float> weights, part;
+        for (std::int64_t r = 0; r < kNumRows; ++r)
+          for (std::int64_t j = begin; j < end; ++j) {
+            weights.push_back(start.decoded[static_cast<std::size_t>(r * dim + j)]);
+            part.push_back(grad[static_cast<std::size_t>(r * dim + j)]);
+          }
+        std::vector<float> state0(static_cast<std::size_t>(kNumRows * columns));
+        std::vector<float> state1(static_cast<std::size_t>(kNumRows));
+        gradient.grad = part.data();
+        gradient.dim = columns;
+        gradient.row_squares = squares.data();
+        gradient.row_dim = dim;
+        const TrainableTable table{
+            weights.data(), kNumRows, columns, RowFormat::kFloat32, {state0.data(), state1.data()}};
+        ApplyRowGradient(table, optimizer, gradient, RunOnThreads(1));
+        for (std::int64_t r = 0; r < kNumRows; ++r)
+          for (std::int64_t j = begin; j < end; ++j)
+            // The sums of squares are in another order.
+            ASSERT_NEAR(weights[static_cast<std::size_t>(r * columns + j - begin)],
+                        whole.Weight(r, j), 1e-5);
+      }
+    }
   });
 }
 

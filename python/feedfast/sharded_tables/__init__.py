@@ -1,0 +1,19 @@
+"""Embedding tables whose parts live in several processes; docs/sharding.md."""
+
+from __future__ import annotations
+
+from feedfast.sharded_tables.initializers import Constant, Initializer, Normal, Uniform
+from feedfast.sharded_tables.sharded_tables import BadBagsError, FetchedRows, ShardedTables
+from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
+
+__all__ = [
+    "BadBagsError",
+    "Constant",
+    "FetchedRows",
+    "Initializer",
+    "Normal",
+    "RowOptimization",
+    "ShardedTables",
+    "TableSpec",
+    "Uniform",
+]

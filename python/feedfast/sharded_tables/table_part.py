@@ -1,0 +1,128 @@
+"""The weights and optimizer states of one piece, on the rank that holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast.bags import FloatArray, IntArray
+from feedfast.comm.sparse_rows import RowAccumulator
+from feedfast.sharded_tables.initializers import fill
+from feedfast.sharded_tables.layout import Piece
+from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
+
+
+class TablePart:
+    """Weights [rows, columns] and states of a piece, and the gradient of one window.
+
+    Args:
+        spec: The table.
+        piece: Which part of it.
+
+    Attributes:
+        weights: [rows, columns] float32.
+        states: As `RowUpdater.states` gives them.
+    """
+
+    def __init__(self, spec: TableSpec, piece: Piece) -> None:
+        self.piece = piece
+        self._spec = spec
+        self._updater = self.optimizer.updater()
+        self.weights: FloatArray = np.empty((piece.rows, piece.columns), np.float32)
+        self.states = self._updater.states(self.weights, initial=self.optimizer.initial_state)
+        self._sums = RowAccumulator(piece.columns)
+        self._rows: IntArray | None = None
+        self._gradient: FloatArray = np.empty((0, piece.columns), np.float32)
+        self._row_squares: FloatArray | None = None
+
+    @property
+    def optimizer(self) -> RowOptimization:
+        """How the table is trained."""
+        optimizer: RowOptimization = self._spec.optimizer
+        return optimizer
+
+    @property
+    def shares_row_squares(self) -> bool:
+        """Does the rule need the squares of columns that other ranks hold?"""
+        return self.optimizer.is_rowwise and self.piece.columns < self._spec.dim
+
+    def initialize(self) -> None:
+        """Sets the weights to the first values of the table."""
+        fill(
+            self.weights,
+            self._spec.initializer,
+            self._spec.name,
+            dim=self._spec.dim,
+            row_begin=self.piece.row_begin,
+            column_begin=self.piece.column_begin,
+        )
+
+    def read(self, rows: NDArray[np.integer[Any]], out: FloatArray) -> None:
+        """out[i] = weights[rows[i]]; `rows` count from the first row of the part and are in it."""
+        # Without "clip" numpy fills a buffer of its own first.
+        np.take(self.weights, rows, axis=0, out=out, mode="clip")
+
+    def add(self, rows: IntArray, gradient: FloatArray) -> None:
+        """Adds what one rank sent: rows [n] from the first of the part, gradient [n, columns]."""
+        self._sums.add(rows, gradient)
+
+    def take_window(self, scale: float) -> float:
+        """Sums what was added, times `scale`, for `apply`.
+
+        Returns:
+            The sum of the squares of the gradient.
+        """
+        rows, sums, _ = self._sums.take()
+        return self.set_window(rows, sums, scale)
+
+    def set_window(self, rows: IntArray, sums: FloatArray, scale: float) -> float:
+        """The same from sums [n, columns] that are there already; `rows` ascend."""
+        self._rows = rows
+        self._gradient = sums * np.float32(scale)
+        squares = self.row_squares()
+        self._row_squares = None
+        return float(squares.sum(dtype=np.float64))
+
+    def row_squares(self) -> FloatArray:
+        """[n]: sum of the squares of every row of the window's gradient, of these columns."""
+        squares: FloatArray = np.einsum("ij,ij->i", self._gradient, self._gradient)
+        return squares
+
+    def share_row_squares(self, row_squares: FloatArray) -> None:
+        """Takes the sums of squares [n] of whole rows, for `apply`."""
+        self._row_squares = row_squares
+
+    def apply(self, multiplier: float, *, updates: int) -> None:
+        """Updates the rows of the window, with its gradient times `multiplier`; ends the window.
+
+        Args:
+            multiplier: At most 1; below it where gradients are clipped.
+            updates: How many updates were made before.
+        """
+        if self._rows is None:
+            return
+        rows, self._rows = self._rows, None
+        factor = np.float32(multiplier)
+        if multiplier != 1.0:
+            self._gradient *= factor
+            if self._row_squares is not None:
+                self._row_squares = self._row_squares * (factor * factor)
+        if rows.size:
+            self._updater.apply_rows(
+                self.weights,
+                self.states,
+                rows,
+                self._gradient,
+                learning_rate=self.optimizer.rate_at(updates),
+                step=updates + 1,
+                row_squares=self._row_squares,
+                row_dim=self._spec.dim,
+            )
+        self._gradient = self._gradient[:0]
+
+    def discard_window(self) -> None:
+        """Forgets the window."""
+        self._sums.discard()
+        self._rows = None

@@ -1,0 +1,244 @@
+"""Keras layer for embedding tables that live in several processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from feedfast.bags import Bags
+from feedfast.comm import Engine, connect
+from feedfast.sharded_tables import RowOptimization, ShardedTables, TableSpec
+from feedfast.sharding import ShardingPlan, TableShape, row_wise
+from feedfast.tf.optimizers import RowOptimizer
+from feedfast.tf.pooled_embedding import flat_weights, values_and_offsets
+from feedfast.tf.pooled_lookup import as_indexes, pooled_lookup
+
+
+class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
+    """All embedding tables of a model, divided between processes; a call pools rows of each.
+
+    Ids of a table have the forms of `fft.layers.PooledEmbedding`, or are a triple `(values [nnz],
+    offsets [batch + 1], weights [nnz])`. All processes call the layer equally often, each with its
+    own examples; a process that has none left calls it with empty bags. A call makes two exchanges
+    whatever the number of tables, inside a `tf.function` too; `ShardedTables` has their bytes.
+
+    The tables are no variables: a backward pass collects the gradients of the rows, and at the end
+    of a window of backward passes `exchange_window` sends them to the processes that hold the rows,
+    where `apply_window` updates them. `AccumulatingGradientTape(participants=[layer])` calls both.
+    The layer has one trainable scalar, `trigger`, with gradient 0: backward passes that do not
+    differentiate by it collect nothing.
+
+    Args:
+        tables: What they are, in the same order on all processes. A `TableSpec.optimizer` is a
+            `RowOptimization` or one of `fft.optimizers`, whose learning rate may be changed at any
+            time; its own iterations do not advance.
+        plan: Where the parts live; default: all tables by rows over all processes.
+        engine: Default: `feedfast.comm.connect()`.
+        initialize: Set the weights to their first values; not needed before `load`.
+        **kwargs: As for `keras.layers.Layer`.
+
+    Raises:
+        ValueError: As `ShardedTables`; or an optimizer clips the norm of rows or tables, which no
+            process knows (clip by the global norm, in the tape). In a call: a table is missing.
+        BadBagsError: In a call, on all processes, for bad ids of any of them; in a traced function
+            as tf.errors.InvalidArgumentError.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[TableSpec],
+        *,
+        plan: ShardingPlan | None = None,
+        engine: Engine | None = None,
+        initialize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.autocast = False  # float weights would be rounded to the compute dtype
+        self.supports_jit = False  # exchanges are no XLA ops
+        engine = connect() if engine is None else engine
+        self.sharded = ShardedTables(
+            [
+                dataclasses.replace(table, optimizer=row_optimization(table.optimizer))
+                for table in tables
+            ],
+            rows_over_all(tables, engine.size) if plan is None else plan,
+            engine,
+            initialize=initialize,
+        )
+        self.trigger = self.add_weight(
+            name="trigger", shape=(), initializer="zeros", dtype="float32", autocast=False
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing depends on the shapes of ids."""
+
+    def call(self, ids: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Pools the rows of the ids of every table.
+
+        Args:
+            ids: For every table ids, see the class.
+
+        Returns:
+            For every table [batch, dim] in the layer's compute dtype.
+        """
+        names = [spec.name for spec in self.sharded.specs]
+        if sorted(ids) != sorted(names):
+            raise ValueError(f"layer {self.name!r} has tables {names}; got ids of {sorted(ids)}")
+        bags = [_bags(ids[name]) for name in names]
+        rows, positions = self._fetch(bags)
+        return {
+            spec.name: tf.cast(
+                pooled_lookup(
+                    rows[table],
+                    positions[table],
+                    bags[table][1],
+                    bags[table][2],
+                    pooling=spec.pooling,
+                    name=spec.name,
+                ),
+                self.compute_dtype,
+            )
+            for table, spec in enumerate(self.sharded.specs)
+        }
+
+    def exchange_window(self, scale: float) -> float:
+        """Sends the window's gradients to the owners of their rows; see `WindowParticipant`."""
+        return self.sharded.exchange_window(scale)
+
+    def apply_window(self, multiplier: float) -> None:
+        """Updates the rows of this process; see `WindowParticipant`."""
+        self.sharded.apply_window(multiplier)
+
+    def discard_window(self) -> None:
+        """Forgets the window; see `WindowParticipant`."""
+        self.sharded.discard_window()
+
+    def _fetch(self, bags: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Any], list[Any]]:
+        """Distinct rows [unique, dim] of every table, and each id's position among them [nnz]."""
+        specs = self.sharded.specs
+        is_weighted = [weights is not None for _, _, weights in bags]
+
+        def look_up(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+            remaining = iter(arrays)
+            fetched = self.sharded.lookup(
+                [
+                    Bags(next(remaining), next(remaining), next(remaining) if weighted else None)
+                    for weighted in is_weighted
+                ]
+            )
+            return [
+                *(found.rows for found in fetched),
+                *(found.ids for found in fetched),
+                *(found.positions for found in fetched),
+            ]
+
+        def accumulate(*arrays: NDArray[Any]) -> NDArray[np.float32]:
+            self.sharded.accumulate(arrays[: len(specs)], arrays[len(specs) :])
+            return np.zeros((), np.float32)
+
+        found = tf.numpy_function(
+            look_up,
+            [tensor for bag in bags for tensor in bag if tensor is not None],
+            [tf.float32] * len(specs) + [tf.int64] * (2 * len(specs)),
+            name="sharded_lookup",
+        )
+        rows = found[: len(specs)]
+        unique = found[len(specs) : 2 * len(specs)]
+        positions = found[2 * len(specs) :]
+        for spec, table_rows, table_positions in zip(specs, rows, positions, strict=True):
+            table_rows.set_shape([None, spec.dim])
+            table_positions.set_shape([None])
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def collect(trigger: tf.Tensor, *rows: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            del trigger
+
+            def grad(*upstream: Any) -> tuple[tf.Tensor, ...]:
+                gradients = [
+                    _dense(gradient, table_rows)
+                    for gradient, table_rows in zip(upstream, rows, strict=True)
+                ]
+                zero = tf.numpy_function(
+                    accumulate, [*unique, *gradients], tf.float32, name="sharded_accumulate"
+                )
+                zero.set_shape([])
+                return (zero, *([None] * len(rows)))
+
+            return [tf.identity(table_rows) for table_rows in rows], grad
+
+        return collect(tf.convert_to_tensor(self.trigger.value), *rows), positions
+
+
+def row_optimization(optimizer: Any) -> RowOptimization:
+    """What `ShardedTables` needs of one of `fft.optimizers`; a `RowOptimization` stays itself.
+
+    Raises:
+        ValueError: It is something else, or clips the norm of rows or of a table.
+    """
+    if isinstance(optimizer, RowOptimization):
+        return optimizer
+    if not isinstance(optimizer, RowOptimizer):
+        raise ValueError(
+            "the optimizer of a sharded table must be a RowOptimization or one of "
+            f"fft.optimizers; got {type(optimizer).__name__}"
+        )
+    rule = optimizer.row_rule()
+    if rule.clipping not in ("none", "value"):
+        raise ValueError(
+            f"{type(optimizer).__name__} clips the norm of gradients of which a process holds "
+            "parts; use clipvalue, or clip_norm of AccumulatingGradientTape"
+        )
+    return RowOptimization(
+        rule=rule.rule,
+        learning_rate=lambda updates: float(optimizer.rate_at(updates)),
+        initial_state=optimizer.initial_state,
+        epsilon=rule.epsilon,
+        beta1=rule.beta1,
+        beta2=rule.beta2,
+        weight_decay=rule.weight_decay,
+        weight_decay_mode=rule.weight_decay_mode,
+        max_value=rule.max_gradient if rule.clipping == "value" else None,
+    )
+
+
+def rows_over_all(tables: Sequence[TableSpec], num_ranks: int) -> ShardingPlan:
+    """Every table by rows over all ranks, as if each had a host of its own."""
+    shapes = tuple(TableShape(name=table.name, rows=table.rows, dim=table.dim) for table in tables)
+    return ShardingPlan(
+        num_ranks=num_ranks,
+        ranks_per_host=1,
+        tables=shapes,
+        placements=tuple(row_wise(shape, range(num_ranks)) for shape in shapes),
+    )
+
+
+def _bags(ids: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Values, offsets and weights of ids in any of their forms."""
+    weights = None
+    if isinstance(ids, tuple | list) and len(ids) == 3:
+        *ids, weights = ids
+    values, offsets = values_and_offsets(ids)
+    if weights is not None:
+        weights = tf.cast(flat_weights(weights), tf.float32)
+    return (
+        tf.cast(as_indexes("values", values), tf.int64),
+        tf.cast(as_indexes("offsets", offsets), tf.int64),
+        weights,
+    )
+
+
+def _dense(gradient: Any, rows: tf.Tensor) -> tf.Tensor:
+    """A gradient by all of `rows`."""
+    if gradient is None:
+        return tf.zeros_like(rows)
+    if isinstance(gradient, tf.IndexedSlices):
+        # A pooled lookup: its rows are unique and ascend, and every fetched row is in a bag.
+        return gradient.values
+    return gradient

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from feedfast.bags import Bags
+from feedfast.comm import Engine
+from feedfast.row_optimizers import Rule
+from feedfast.sharded_tables import (
+    BadBagsError,
+    Constant,
+    Normal,
+    RowOptimization,
+    ShardedTables,
+    TableSpec,
+    Uniform,
+)
+from feedfast.sharding import ShardingPlan, TableShape, column_wise, row_wise, table_wise
+from sharded_model import SIZES, assembled, batch_of, plan_of, specs_of, train, train_whole
+from simulated_ranks import run_ranks
+
+STEPS = range(20)
+WORLD = 12  # ranks' batches in a step, which 1, 2, 3, 4 or 6 ranks share
+
+
+@functools.cache
+def whole(rule: Rule, k: int) -> list[Any]:
+    return train_whole(rule, STEPS, k, WORLD)
+
+
+def check_equal(num_ranks: int, rule: Rule, k: int) -> None:
+    def body(engine: Engine) -> ShardedTables:
+        tables = ShardedTables(specs_of(rule), plan_of(num_ranks), engine)
+        train(tables, engine, STEPS, k, WORLD)
+        return tables
+
+    got = assembled(run_ranks(num_ranks, body))
+    for name, table, want in zip(SIZES, got, whole(rule, k), strict=True):
+        difference = np.abs(table - want).max() / np.abs(want).max()
+        assert difference <= 1e-5, f"{num_ranks} ranks, {rule}, k = {k}, table {name}"
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_every_division_trains_as_whole_tables(num_ranks: int, k: int, rule: Rule) -> None:
+    check_equal(num_ranks, rule, k)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", get_args(Rule))
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("num_ranks", [3, 4, 6])
+def test_more_ranks_train_as_whole_tables(num_ranks: int, k: int, rule: Rule) -> None:
+    check_equal(num_ranks, rule, k)
+
+
+def test_four_ranks_on_two_hosts_train_as_whole_tables() -> None:
+    check_equal(4, "rowwise_adagrad", 2)
+
+
+@pytest.mark.parametrize("initializer", [Uniform(0.5), Normal(0.5), Constant(0.25)])
+@pytest.mark.parametrize("num_ranks", [2, 6])
+def test_first_values_do_not_depend_on_the_division(num_ranks: int, initializer: Any) -> None:
+    specs = [
+        TableSpec(name=name, rows=rows, dim=dim, initializer=initializer)
+        for name, (rows, dim) in SIZES.items()
+    ]
+    whole_tables = [initializer(spec.name, 0, spec.rows, spec.dim) for spec in specs]
+    got = assembled(
+        run_ranks(num_ranks, lambda engine: ShardedTables(specs, plan_of(num_ranks), engine))
+    )
+    for table, want in zip(got, whole_tables, strict=True):
+        np.testing.assert_array_equal(table, want)
+
+
+@pytest.mark.parametrize("initializer", [Uniform(0.5), Normal(0.5)])
+def test_first_values_are_random_numbers_of_seed_and_name(initializer: Any) -> None:
+    table = initializer("a", 0, 2000, 33)
+    stddev = 0.5 / np.sqrt(3) if isinstance(initializer, Uniform) else 0.5
+    assert table.mean() == pytest.approx(0.0, abs=5 * stddev / np.sqrt(table.size))
+    assert table.std() == pytest.approx(stddev, rel=0.02)
+    assert np.unique(table).size > 0.99 * table.size
+    np.testing.assert_array_equal(initializer("a", 700, 801, 33), table[700:801])
+    assert (initializer("b", 0, 2000, 33) != table).mean() > 0.99
+    assert (type(initializer)(0.5, seed=1)("a", 0, 2000, 33) != table).mean() > 0.99
+
+
+def closed_form(
+    tables: ShardedTables, asked: list[list[np.ndarray]], updated: list[list[np.ndarray]]
+) -> dict[str, int]:
+    """The bytes of one lookup and one window without dense replicas, from plan and ids alone.
+
+    Args:
+        tables: Of one rank.
+        asked, updated: For each rank and table the distinct rows of the lookup and the window.
+    """
+    me, layout = tables.engine.rank, tables.layout
+    others = [rank for rank in range(layout.num_ranks) if rank != me]
+
+    def count(rows: list[np.ndarray], piece: Any) -> int:
+        of_table = rows[piece.table]
+        return int(((of_table >= piece.row_begin) & (of_table < piece.row_end)).sum())
+
+    ids = rows = gradients = squares = 0
+    for other in others:
+        pieces = layout.pieces_of_rank[other]
+        ids += 4 * (1 + len(pieces) + sum(count(asked[me], piece) for piece in pieces))
+        for piece in layout.pieces_of_rank[me]:
+            rows += 4 * piece.columns * count(asked[other], piece)
+        gradients += 4 * (len(pieces) + len(layout.replicas))
+        for piece in (*pieces, *layout.replicas):
+            gradients += 4 * (1 + piece.columns) * count(updated[me], piece)
+    for piece in layout.pieces_of_rank[me]:
+        holders = layout.pieces_of_block[piece.block]
+        summed = {row for rank in updated for row in rank[piece.table].tolist()}
+        of_piece = sum(piece.row_begin <= row < piece.row_end for row in summed)
+        squares += 4 * of_piece * (len(holders) - 1)
+    return {
+        "sharded_ids": ids,
+        "sharded_rows": rows,
+        "sharded_gradients": gradients,
+        "sharded_row_squares": squares,
+    }
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 6])
+def test_bytes_and_exchanges_are_those_of_the_closed_form(num_ranks: int) -> None:
+    def body(engine: Engine) -> tuple[ShardedTables, dict[str, Any]]:
+        tables = ShardedTables(specs_of("rowwise_adagrad"), plan_of(num_ranks), engine)
+        before = engine.exchanges_by_name
+        train(tables, engine, range(1), 1, num_ranks)
+        assert not before
+        return tables, engine.exchanges_by_name
+
+    distinct = [
+        [np.unique(bags.values) for bags in batch_of(0, 0, rank).bags] for rank in range(num_ranks)
+    ]
+    for tables, traffic in run_ranks(num_ranks, body):
+        got = {name: counted.bytes_sent for name, counted in traffic.items()}
+        want = closed_form(tables, distinct, distinct)
+        if num_ranks == 1:
+            want.pop("sharded_row_squares")  # no table is divided by columns
+        assert got == want
+        assert {counted.exchanges for counted in traffic.values()} == {1}
+
+
+@pytest.mark.parametrize("num_tables", [1, 7])
+def test_two_exchanges_a_lookup_and_one_a_window_whatever_the_number_of_tables(
+    num_tables: int,
+) -> None:
+    shapes = [TableShape(name=f"t{i}", rows=50 + i, dim=4) for i in range(num_tables)]
+    placements = tuple(row_wise(shape, [0, 1, 2]) for shape in shapes)
+    plan = ShardingPlan(num_ranks=3, ranks_per_host=1, tables=tuple(shapes), placements=placements)
+    specs = [TableSpec(name=s.name, rows=s.rows, dim=s.dim) for s in shapes]
+    bags = [Bags.from_lists([[1, 2], [], [49]])] * num_tables
+
+    def body(engine: Engine) -> dict[str, int]:
+        tables = ShardedTables(specs, plan, engine)
+        for _ in range(2):
+            for _ in range(3):
+                found = tables.lookup(bags)
+                tables.accumulate([f.ids for f in found], [f.rows for f in found])
+            tables.exchange_window(1.0)
+            tables.apply_window(1.0)
+        return {name: counted.exchanges for name, counted in engine.exchanges_by_name.items()}
+
+    want = {"sharded_ids": 6, "sharded_rows": 6, "sharded_gradients": 2}
+    assert run_ranks(3, body) == [want] * 3
+
+
+def test_replicas_touched_everywhere_travel_as_one_sum_from_the_second_window_on() -> None:
+    shape = TableShape(name="hot", rows=40, dim=3)
+    specs = [
+        TableSpec(
+            name="hot",
+            rows=40,
+            dim=3,
+            optimizer=RowOptimization(rule="adam", learning_rate=0.1, epsilon=1e-3),
+        )
+    ]
+    # The last hot row is never read: Adam must leave it alone, also in a dense sum.
+    bags = [Bags.from_lists([list(range(9)), [20, 30]])]
+
+    def train_on(num_ranks: int, hot_rows: int) -> tuple[np.ndarray, dict[str, int]]:
+        placement = row_wise(shape, range(num_ranks), hot_rows=hot_rows)
+        plan = ShardingPlan(
+            num_ranks=num_ranks, ranks_per_host=1, tables=(shape,), placements=(placement,)
+        )
+
+        def body(engine: Engine) -> tuple[ShardedTables, dict[str, int]]:
+            tables = ShardedTables(specs, plan, engine)
+            for window in range(6):
+                for _ in range(12 // num_ranks):
+                    found = tables.lookup(bags)
+                    slope = [np.cos(window + f.rows) for f in found]
+                    tables.accumulate([f.ids for f in found], slope)
+                tables.exchange_window(1 / 12)
+                tables.apply_window(1.0)
+            counts = {n: c.exchanges for n, c in engine.exchanges_by_name.items()}
+            return tables, counts
+
+        ranks = run_ranks(num_ranks, body)
+        return assembled([tables for tables, _ in ranks])[0], ranks[0][1]
+
+    want, _ = train_on(1, 0)
+    got, counts = train_on(4, 10)
+    assert counts["sharded_replicas"] == 5  # the first window is sparse
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(got[9], Uniform()("hot", 9, 10, 3)[0])
+
+
+def test_bad_bags_of_one_rank_are_an_error_on_all_and_the_next_lookup_works() -> None:
+    good = batch_of(1, 0, 0).bags
+    bad = [*good]
+    bad[3] = Bags.from_lists([[1, 2], [67]])
+    heavy = [*good]
+    weights = np.full(good[1].values.size, np.nan, np.float32)
+    heavy[1] = Bags(good[1].values, good[1].offsets, weights)
+
+    def body(engine: Engine) -> list[str]:
+        tables = ShardedTables(specs_of("sgd"), plan_of(3), engine)
+        messages = []
+        for of_rank_1 in (bad, heavy):
+            with pytest.raises(BadBagsError) as caught:
+                tables.lookup(of_rank_1 if engine.rank == 1 else good)
+            messages.append(str(caught.value))
+        assert [f.ids.size for f in tables.lookup(good)]
+        return messages
+
+    for messages in run_ranks(3, body):
+        message = "rank 1: table 'rows': values[2] = 67 is not a row of a table with 67 rows"
+        assert messages[0] == message
+        assert re.match("rank 1: table 'whole': weights.0. = nan", messages[1])
+
+
+def test_a_rank_without_parts_and_ranks_without_examples_take_part() -> None:
+    shape = TableShape(name="t", rows=9, dim=2)
+    plan = ShardingPlan(
+        num_ranks=2, ranks_per_host=1, tables=(shape,), placements=(table_wise(shape, 0),)
+    )
+    spec = TableSpec(name="t", rows=9, dim=2, optimizer=RowOptimization(rule="sgd"))
+
+    def body(engine: Engine) -> float:
+        tables = ShardedTables([spec], plan, engine)
+        ids: list[list[int]] = [[3, 3, 3]] if engine.rank == 1 else []
+        (found,) = tables.lookup([Bags.from_lists(ids)])
+        assert found.rows.shape == (engine.rank, 2)
+        np.testing.assert_array_equal(found.positions, [0, 0, 0][: 3 * engine.rank])
+        tables.accumulate([found.ids], [np.full(found.rows.shape, 2.0, np.float32)])
+        squares = tables.exchange_window(0.5)
+        tables.apply_window(0.5)
+        if engine.rank == 0:
+            moved = Uniform()("t", 3, 4, 2) - np.float32(0.005)
+            np.testing.assert_allclose(next(iter(tables.parts.values())).weights[3:4], moved)
+        return squares
+
+    assert run_ranks(2, body) == [2.0, 0.0]
+
+
+def test_discard_forgets_the_window() -> None:
+    def body(engine: Engine) -> ShardedTables:
+        tables = ShardedTables(specs_of("adagrad"), plan_of(2), engine)
+        found = tables.lookup(batch_of(0, 0, engine.rank).bags)
+        tables.accumulate([f.ids for f in found], [np.ones_like(f.rows) for f in found])
+        tables.discard_window()
+        assert tables.exchange_window(1.0) == 0.0
+        tables.apply_window(1.0)
+        tables.accumulate([f.ids for f in found], [np.ones_like(f.rows) for f in found])
+        assert tables.exchange_window(1.0) > 0.0
+        tables.discard_window()
+        tables.apply_window(1.0)
+        return tables
+
+    for spec, table in zip(specs_of("adagrad"), assembled(run_ranks(2, body)), strict=True):
+        np.testing.assert_array_equal(table, spec.initializer(spec.name, 0, spec.rows, spec.dim))
+
+
+def test_two_tables_use_six_workers_by_column_splits() -> None:
+    shapes = [TableShape(name="a", rows=300, dim=16), TableShape(name="b", rows=200, dim=9)]
+    placements = (column_wise(shapes[0], [0, 1, 2, 3]), column_wise(shapes[1], [4, 5]))
+    plan = ShardingPlan(num_ranks=6, ranks_per_host=1, tables=tuple(shapes), placements=placements)
+    specs = [TableSpec(name=s.name, rows=s.rows, dim=s.dim) for s in shapes]
+    rng = np.random.default_rng(1)
+    bags = [Bags.from_lengths(rng.integers(0, s.rows, 40), [4] * 10) for s in shapes]
+
+    def body(engine: Engine) -> int:
+        tables = ShardedTables(specs, plan, engine)
+        found = tables.lookup(bags)
+        for spec, rows in zip(specs, found, strict=True):
+            first = spec.initializer(spec.name, 0, spec.rows, spec.dim)
+            np.testing.assert_array_equal(rows.rows, first[rows.ids])
+        return tables.nbytes
+
+    held = run_ranks(6, body)
+    assert held == [300 * (4 + 1) * 4] * 4 + [200 * (5 + 1) * 4, 200 * (4 + 1) * 4]
+
+
+def test_plans_that_do_not_fit_are_refused() -> None:
+    specs = specs_of("sgd")
+
+    def message(specs: list[TableSpec], plan: ShardingPlan, size: int) -> str:
+        def body(engine: Engine) -> str:
+            with pytest.raises(ValueError, match=r"plan|table") as caught:
+                ShardedTables(specs, plan, engine)
+            return str(caught.value)
+
+        return run_ranks(size, body)[0]
+
+    assert message(specs, plan_of(2), 1) == "the plan has 2 ranks, the engine 1"
+    assert "the plan is of tables" in message(specs[1:], plan_of(1), 1)
+    taller = [TableSpec(name="replicated", rows=38, dim=5), *specs[1:]]
+    assert "table 'replicated' is [38, 5]; the plan has it as [37, 5]" in message(
+        taller, plan_of(1), 1
+    )
+    decay = RowOptimization(rule="rowwise_adagrad", weight_decay=0.1)
+    decayed = [
+        TableSpec(name=spec.name, rows=spec.rows, dim=spec.dim, optimizer=decay) for spec in specs
+    ]
+    assert "divided by columns, rule 'rowwise_adagrad' cannot have" in message(
+        decayed, plan_of(2), 2
+    )
