@@ -23,7 +23,7 @@ NATIVE_SOURCES := $(shell find cpp cmake -type f) CMakeLists.txt pyproject.toml
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-horovod demo test test-cpp test-python install-c bench fuzz lint format check-full wheel clean
+.PHONY: help setup setup-horovod demo test test-cpp test-python test-distributed install-c bench fuzz lint format check-full wheel clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ install-c: $(VENV)/.system ## libfeedfast, feedfast.h and their CMake package in
 	cmake --preset $(PRESET) -DFEEDFAST_BUILD_TESTS=OFF -DFEEDFAST_BUILD_BENCHMARKS=OFF -B build/c_api
 	cmake --build build/c_api --target feedfast_c
 	cmake --install build/c_api --prefix $(PREFIX) --component c_api
+
+test-distributed: setup ## Training on 1, 2, 3, 4 and 6 processes, and long runs (CI: 2 processes, short)
+	$(BIN)/python -m pytest tests/distributed $(ARGS)
 
 bench: setup ## Latency benchmarks through pytest-benchmark, then every workload with its peers
 	$(BIN)/python -m pytest benchmarks/latency --benchmark-only $(ARGS)

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from feedfast.sharded_tables import TableSpec
+from feedfast.tf.distributed.broadcast import broadcast_variables
 from feedfast.tf.distributed.sharded_embedding import ShardedEmbedding
+from feedfast.tf.distributed.sparse_exchange import TableChoice
+from feedfast.tf.distributed.steps import equal_steps
+from feedfast.tf.distributed.tape import AccumulatingGradientTape, TrainingStep
 from feedfast.tf.distributed.window import WindowParticipant
 
-__all__ = ["ShardedEmbedding", "TableSpec", "WindowParticipant"]
+__all__ = [
+    "AccumulatingGradientTape",
+    "ShardedEmbedding",
+    "TableChoice",
+    "TableSpec",
+    "TrainingStep",
+    "WindowParticipant",
+    "broadcast_variables",
+    "equal_steps",
+]

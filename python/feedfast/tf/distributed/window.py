@@ -1,10 +1,33 @@
-"""What takes part in a window of micro-batches besides the tape's own gradients."""
+"""A window of micro-batches: what is summed in it, and its exchange at the end.
+
+Numpy alone; `tape.py` brings TensorFlow's gradients here.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["WindowParticipant"]
+import numpy as np
+from numpy.typing import NDArray
+
+from feedfast import _core
+from feedfast.comm import Engine
+from feedfast.comm.sparse_rows import RowAccumulator
+from feedfast.tf.distributed.clipping import clip_multiplier, sum_of_squares
+from feedfast.tf.distributed.sparse_exchange import (
+    RowGradients,
+    TableChoice,
+    Wire,
+    exchange_rows,
+    rows_are_cheaper,
+    threshold_share,
+)
+
+__all__ = ["GradientSlot", "GradientWindow", "WindowParticipant"]
 
 
 class WindowParticipant(Protocol):
@@ -40,3 +63,290 @@ class WindowParticipant(Protocol):
     def discard_window(self) -> None:
         """Forgets the gradients of the window; not collective."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GradientSlot:
+    """One variable's place in a window.
+
+    Attributes:
+        name: Of the variable.
+        shape: Of the variable; the first size of one that may grow is None.
+        sparse: Its gradients are rows, not whole arrays.
+        local: Its gradients stay in this process.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    sparse: bool
+    local: bool
+
+    @property
+    def dim(self) -> int:
+        """Elements of a row."""
+        return math.prod(size or 0 for size in self.shape[1:])
+
+
+Gradient = NDArray[np.float32] | RowGradients
+
+
+class GradientWindow:
+    """The gradients of `k` micro-batches of all processes, and their mean.
+
+    Dense gradients are added up in one flat array, rows of tables in one hash table per table, so
+    a row costs the wire once however often the window touched it. At the end: one exchange for
+    the dense gradients, with the sum of the weights, and one for the rows of all tables.
+
+    Args:
+        slots: The variables, the same everywhere.
+        engine: Of the processes.
+        k: Micro-batches of a window.
+        participants: What else exchanges gradients at its end.
+        clip_norm: Largest norm of all gradients together.
+        wire: How gradients travel.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[GradientSlot],
+        *,
+        engine: Engine,
+        k: int,
+        participants: Sequence[WindowParticipant] = (),
+        clip_norm: float | None = None,
+        wire: Wire = "exact",
+    ) -> None:
+        self.slots = tuple(slots)
+        self._engine, self._k, self._wire = engine, k, wire
+        self._participants, self._clip_norm = tuple(participants), clip_norm
+        self._dense = [i for i, slot in enumerate(slots) if not slot.sparse and not slot.local]
+        self._tables = [i for i, slot in enumerate(slots) if slot.sparse and not slot.local]
+        self._local = [i for i, slot in enumerate(slots) if not slot.sparse and slot.local]
+        # The last slot: the sum of weights, then the rows of each table in this process.
+        self._tail = np.zeros(1 + len(self._tables), np.float32)
+        self._arena = _core.FusionArenaFloat32([*self._shapes(self._dense), self._tail.shape])
+        begin = self._arena.offsets[-1]
+        self._exact = slice(begin, begin + self._tail.size)
+        self._local_arena = _core.FusionArenaFloat32(self._shapes(self._local))
+        self._rows = {i: RowAccumulator(slot.dim) for i, slot in enumerate(slots) if slot.sparse}
+        self._as_rows = dict.fromkeys(self._tables, True)
+        self._choices: tuple[TableChoice, ...] = ()
+        self._checked = False
+        self.discard()
+
+    def _shapes(self, indices: list[int]) -> list[tuple[int, ...]]:
+        return [self.slots[i].shape for i in indices]  # type: ignore[misc]
+
+    @property
+    def num_added(self) -> int:
+        """Micro-batches in the window so far."""
+        return self._num_added
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the window waits for its exchange."""
+        return self._num_added == self._k
+
+    @property
+    def choices(self) -> tuple[TableChoice, ...]:
+        """How the tables travelled in the last window; empty before the first exchange."""
+        return self._choices
+
+    def discard(self) -> None:
+        """Forgets the micro-batches of the window."""
+        self._num_added, self._weight = 0, 0.0
+        self._arena.start_window()
+        self._local_arena.start_window()
+        for rows in self._rows.values():
+            rows.discard()
+
+    def add(self, gradients: Sequence[Gradient], *, weight: float) -> None:
+        """Adds one micro-batch.
+
+        Args:
+            gradients: Per slot the gradient times `weight`; of variable's shape, or rows.
+            weight: Of the micro-batch in the mean; nothing is added at 0.
+
+        Raises:
+            RuntimeError: The window is full.
+        """
+        if self.is_full:
+            raise RuntimeError(f"the window has its {self._k} micro-batches; exchange it first")
+        self._num_added += 1
+        self._weight += weight
+        if weight == 0.0:
+            return
+        self._arena.accumulate([*(gradients[i] for i in self._dense), self._tail])  # type: ignore[list-item]
+        if self._local:
+            self._local_arena.accumulate([gradients[i] for i in self._local])  # type: ignore[misc]
+        for i, table in self._rows.items():
+            rows, values = gradients[i]
+            table.add(rows, values)
+
+    def exchange(self) -> list[Gradient]:
+        """Ends the window: the mean gradients over all micro-batches of all processes.
+
+        The sharded participants have made their update when it returns.
+
+        Returns:
+            Per slot the gradient, of variable's shape, or distinct rows with theirs [n, dim].
+
+        Raises:
+            RuntimeError: The window is not full, or a process is gone.
+            ValueError: The processes have different variables or `k`.
+            FloatingPointError: A norm that is not finite, where gradients are clipped.
+        """
+        if not self.is_full:
+            raise RuntimeError(
+                f"the window has {self._num_added} of its {self._k} micro-batches; gradients are "
+                "exchanged after the last"
+            )
+        try:
+            self._check_layout()
+            return self._exchange()
+        except BaseException:
+            for participant in self._participants:
+                participant.discard_window()
+            raise
+        finally:
+            self.discard()
+
+    def _exchange(self) -> list[Gradient]:
+        taken: dict[int, RowGradients] = {}
+        for i, table in self._rows.items():
+            sums = table.take()
+            taken[i] = sums.rows, sums.sums
+        gradients: list[Gradient | None] = [None] * len(self.slots)
+        scale = self._exchange_dense(taken, gradients)
+        as_rows = [i for i in self._tables if self._as_rows[i]]
+        summed = exchange_rows(self._engine, [taken[i] for i in as_rows], wire=self._wire)
+        for i, (rows, values) in zip(as_rows, summed, strict=True):
+            values *= np.float32(scale)
+            gradients[i] = rows, values
+        self._exchange_nothing(taken, gradients, scale)
+        done: list[Gradient] = gradients  # type: ignore[assignment]
+        self._choose(done)
+        self._finish(done, scale)
+        return done
+
+    def _exchange_dense(
+        self, taken: dict[int, RowGradients], gradients: list[Gradient | None]
+    ) -> float:
+        """Sums the dense gradients and the tables that travel whole; the scale of the mean."""
+        fused = self._arena.fused
+        if self._arena.num_accumulated == 0:
+            fused[:] = 0.0
+        fused[self._exact] = [self._weight, *(len(taken[i][0]) for i in self._tables)]
+        whole = [i for i in self._tables if not self._as_rows[i]]
+        wire = fused
+        if whole:
+            parts = [_as_table(taken[i], self.slots[i]) for i in whole]
+            wire = np.concatenate([fused, *parts])
+        self._sum(wire)
+        if whole:
+            np.copyto(fused, wire[: fused.size])
+        weight = float(fused[self._exact.start])
+        scale = 1.0 / weight if weight > 0.0 else 0.0
+        self._rows_per_process = fused[self._exact][1:] / self._engine.size
+        unpacked = self._arena.unpack(scale=scale)
+        for i, gradient in zip(self._dense, unpacked[:-1], strict=True):
+            gradients[i] = gradient
+        begin = fused.size
+        for i in whole:
+            num_rows, dim = int(self.slots[i].shape[0] or 0), self.slots[i].dim
+            table = wire[begin : begin + num_rows * (dim + 1)].reshape(num_rows, dim + 1)
+            rows = np.flatnonzero(table[:, dim])
+            gradients[i] = rows, table[rows, :dim] * np.float32(scale)
+            begin += table.size
+        return scale
+
+    def _sum(self, wire: NDArray[np.float32]) -> None:
+        if self._engine.size == 1:
+            return
+        figures = wire[self._exact].copy()
+        self._engine.all_reduce(wire, name="feedfast_window_dense", wire=self._wire)
+        if self._wire != "exact":  # a sum of weights in bfloat16 would have 8 bits
+            self._engine.all_reduce(figures, name="feedfast_window_figures")
+            wire[self._exact] = figures
+
+    def _exchange_nothing(
+        self, taken: dict[int, RowGradients], gradients: list[Gradient | None], scale: float
+    ) -> None:
+        if self._local:
+            if self._local_arena.num_accumulated == 0:
+                self._local_arena.fused[:] = 0.0
+            local = self._local_arena.unpack(scale=scale)
+            for i, gradient in zip(self._local, local, strict=True):
+                gradients[i] = gradient
+        for i, slot in enumerate(self.slots):
+            if slot.local and slot.sparse:
+                rows, values = taken[i]
+                gradients[i] = rows, values * np.float32(scale)
+
+    def _choose(self, gradients: Sequence[Gradient]) -> None:
+        """Reports how the tables travelled, and decides how they will, from shared figures."""
+        size, choices = self._engine.size, []
+        for i, rows_per_process in zip(self._tables, self._rows_per_process.tolist(), strict=True):
+            slot = self.slots[i]
+            choices.append(
+                TableChoice(
+                    name=slot.name,
+                    num_rows=slot.shape[0],
+                    dim=slot.dim,
+                    form="rows" if self._as_rows[i] else "table",
+                    rows_per_process=rows_per_process,
+                    union_rows=len(gradients[i][0]),
+                    threshold=threshold_share(slot.dim, size, self._wire),
+                )
+            )
+            self._as_rows[i] = rows_are_cheaper(
+                rows_per_process, slot.shape[0], slot.dim, size, self._wire
+            )
+        self._choices = tuple(choices)
+
+    def _finish(self, gradients: Sequence[Gradient], scale: float) -> None:
+        """Lets the participants exchange and update, and clips."""
+        squares = [participant.exchange_window(scale) for participant in self._participants]
+        multiplier = 1.0
+        if self._clip_norm is not None:
+            shared = [_values(g) for g, s in zip(gradients, self.slots, strict=True) if not s.local]
+            local = [_values(g) for g, s in zip(gradients, self.slots, strict=True) if s.local]
+            multiplier = clip_multiplier(
+                self._engine,
+                self._clip_norm,
+                replicated=sum_of_squares(shared),
+                owned=sum_of_squares(local) + sum(squares) if local or squares else None,
+            )
+            if multiplier < 1.0:
+                for values in (*shared, *local):
+                    values *= np.float32(multiplier)
+        for participant in self._participants:
+            participant.apply_window(multiplier)
+
+    def _check_layout(self) -> None:
+        """One small exchange before the first window's: all processes train the same model."""
+        if self._checked or self._engine.size == 1:
+            return
+        shared = [slot for slot in self.slots if not slot.local]
+        layout = repr((self._k, self._wire, self._clip_norm, shared))
+        digest = np.frombuffer(hashlib.sha256(layout.encode()).digest(), np.uint8)
+        for rank, other in enumerate(self._engine.all_gather(digest, name="feedfast_layout")):
+            if not np.array_equal(other, digest):
+                raise ValueError(
+                    f"process {rank} has other variables, shapes, k, wire or clip_norm than "
+                    f"process {self._engine.rank}, which has {layout}"
+                )
+        self._checked = True
+
+
+def _as_table(taken: RowGradients, slot: GradientSlot) -> NDArray[np.float32]:
+    """[num_rows * (dim + 1)]: the gradients of all rows, and 1 behind those that were touched."""
+    rows, values = taken
+    table = np.zeros((slot.shape[0] or 0, slot.dim + 1), np.float32)
+    table[rows, : slot.dim] = values
+    table[rows, slot.dim] = 1.0
+    return table.reshape(-1)
+
+
+def _values(gradient: Gradient) -> NDArray[np.float32]:
+    return gradient[1] if isinstance(gradient, tuple) else gradient
