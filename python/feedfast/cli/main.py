@@ -23,6 +23,7 @@ COMMANDS = {
     "vocab": "build, look up, inspect and convert vocabularies",
     "store": "list, compare, copy, clean and verify model stores",
     "plan": "what a model would cost, before it is trained",
+    "profile": "where the time of a training step goes, op by op",
     "inspect": "sizes of the models in a store, or what hashing keys would cost",
     "bench": "run the repository's benchmarks with their peers",
 }

@@ -95,6 +95,17 @@ def latency_plan(points: Sequence[LatencyPoint], budget_ms: float) -> str:
     return _svg(figure)
 
 
+def step_parts(labels: Sequence[str], microseconds: Sequence[float]) -> str:
+    """Bars of the parts of a training step, the first on top."""
+    figure = Figure(figsize=(8, 0.5 + 0.25 * len(labels)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(np.arange(len(labels)), microseconds)
+    axes.set_yticks(np.arange(len(labels)), labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("microseconds per step")
+    return _svg(figure)
+
+
 def ctr_by_position(rows: Sequence[CtrRow]) -> str:
     """Click rate by position with 95% intervals, one series per policy."""
     figure = Figure(figsize=(6, 3), layout="constrained")
