@@ -8,6 +8,8 @@ anything is timed. `--only` runs one part:
     sizes        p50 and p99 at 1 to 1500 candidates beside the stock SavedModel and the tuned model
     dense        the towers alone beside ONNX Runtime
     artifact     bytes by section and resident memory in fresh processes
+    budget       the precisions that --max-ne-delta 1e-4 chooses for this net on the simulated feed
+    tail         p99 beside p50, and beside the tail of a loop that only computes
     stages       where the time goes, beside the same stages of the stock SavedModel
     sweep        mini-batch x threads
     heads        12 objectives in one model beside one, and beside 12 models
@@ -26,7 +28,9 @@ from pathlib import Path
 
 from feedfast.bench import BenchOptions, BenchRow
 
-PARTS = ("sizes", "dense", "artifact", "stages", "sweep", "heads", "progression")
+PARTS = (
+    *("sizes", "dense", "artifact", "budget", "tail", "stages", "sweep", "heads", "progression"),
+)
 
 _FOLDER = Path(__file__).parent
 sys.path += [str(_FOLDER), str(_FOLDER.parent / "peers")]

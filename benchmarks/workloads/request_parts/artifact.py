@@ -22,7 +22,7 @@ from feedfast.bench import BenchOptions, BenchRow, row
 
 from . import common
 
-PRECISIONS = (*common.PRECISIONS, "int4")
+PRECISIONS = (*common.PRECISIONS, "mixed", "int4")
 TARGET = 1 / 4
 CANDIDATES = 500
 MEMORY = Path(request_model.__file__).with_name("request_memory.py")

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from feedfast import Request, Scorer
-from feedfast.bench import BenchOptions, BenchRow, row, time_interleaved
+from feedfast.bench import BenchOptions, BenchRow, time_interleaved
 
 from . import common
 
@@ -90,12 +90,4 @@ def _measure(
             taken,
             tuned,
             peer=f"{request_tensorflow.NAME}, history once, bfloat16 towers",
-        )
-        yield row(
-            f"{name}/p99_of_p50",
-            1e6 * float(np.percentile(taken, 99)),
-            "us",
-            peer="its own p50",
-            peer_value=1e6 * float(np.percentile(taken, 50)),
-            target=common.TAIL_TARGET,
         )
