@@ -45,6 +45,7 @@ NUMPY = {
 }
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(NUMPY, NUMPY),
+    "sharding": {*NUMPY, "comm"},
     "bench": NUMPY,
     "scorer_sweep": {*NUMPY, "bench"},
     "comm": NUMPY,

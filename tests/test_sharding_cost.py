@@ -76,8 +76,11 @@ UNIT = Topology(
     local_bandwidth=1.0,
     host_latency=0.0,
     host_bandwidth=0.5,
+    id_seconds=1.0,
     row_seconds=1.0,
     row_bandwidth=1e30,
+    update_seconds=1.0,
+    update_bandwidth=1e30,
     copy_bandwidth=1e30,
     table_seconds=0.0,
     workers=2,
@@ -99,11 +102,11 @@ def parts_of(placement: Any, topology: Topology = UNIT, work: Workload = WORK) -
 
 def test_exchanges_by_hand() -> None:
     one = parts_of(table_wise(TABLE, 0))
-    # 8 ids of 8 bytes from each of 3 others: 64 within the host at 1 byte/s, 128 across at 0.5.
-    assert one["id exchange"] == pytest.approx(256)
+    # 8 ids of 4 bytes from each of 3 others: 32 within the host at 1 byte/s, 64 across at 0.5.
+    assert one["id exchange"] == pytest.approx(128)
     # 8 rows of 16 bytes to each: 128 within, 256 across.
     assert one["row exchange"] == pytest.approx(512)
-    assert one["gradient exchange"] == pytest.approx(2 * 8 * (8 + 16) / 0.5)
+    assert one["gradient exchange"] == pytest.approx(2 * 8 * (4 + 16) / 0.5)
     assert one["lookup"] == pytest.approx(4 * 8)
     assert one["update"] == pytest.approx(4 * 8 + 8)
     # Four ranks with two rows each: every rank sends 2 * 16 * 2 across, and gets as much.
@@ -129,7 +132,7 @@ def test_replicas_by_hand() -> None:
     )
     seen = distinct_rows(few, 10_000)
     got = predict(plan, UNIT, WORK).part_seconds["replica exchange"]
-    assert got == pytest.approx(2 * seen * (8 + 16) / 0.5)  # an all-gather of the rows
+    assert got == pytest.approx(2 * seen * (4 + 16) / 0.5)  # an all-gather of the rows
 
 
 def test_pooled_vectors_do_not_depend_on_the_number_of_ids() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from feedfast.data import CtrRow
     from feedfast.latency_plan import LatencyPoint
+    from feedfast.sharding import Prediction
     from feedfast.training import ObjectiveEvaluation
 
 mpl.rcParams["svg.fonttype"] = "none"  # text stays text
@@ -103,6 +104,28 @@ def step_parts(labels: Sequence[str], microseconds: Sequence[float]) -> str:
     axes.set_yticks(np.arange(len(labels)), labels, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("microseconds per step")
+    return _svg(figure)
+
+
+def shard_plan(prediction: Prediction, memory_limit: int) -> str:
+    """Time of a step by part; load and memory by rank."""
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    axes = figure.add_subplot(1, 3, 1)
+    parts = [(name, seconds) for name, seconds in prediction.part_seconds.items() if seconds]
+    axes.barh([name for name, _ in parts], [1e3 * seconds for _, seconds in parts])
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted milliseconds of a step")
+    ranks = np.arange(len(prediction.load_seconds))
+    axes = figure.add_subplot(1, 3, 2)
+    axes.bar(ranks, 1e3 * prediction.load_seconds)
+    axes.set_xlabel("rank")
+    axes.set_ylabel("milliseconds as an owner")
+    axes = figure.add_subplot(1, 3, 3)
+    axes.bar(ranks, prediction.memory_bytes / 2**30)
+    axes.axhline(memory_limit / 2**30, color="0.5", linewidth=1, label="limit")
+    axes.set_xlabel("rank")
+    axes.set_ylabel("GiB")
+    axes.legend()
     return _svg(figure)
 
 

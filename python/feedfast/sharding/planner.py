@@ -34,8 +34,8 @@ _FULL_RANK_SECONDS = 1e6
 _BALANCE_WEIGHT = 0.02
 _MIN_GAIN = 1e-6
 _MAX_SWEEPS = 20
-# Changes of whole models are tried as long as ranks times tables stay below it.
-_KICK_BUDGET = 512
+# Changes of several tables at once are tried as long as ranks times tables stay below it.
+_TRIAL_BUDGET = 512
 _KICKS = 12
 # Up to so many tables, the heaviest ones also change together.
 _SMALL_MODEL = 6
@@ -165,15 +165,16 @@ class _Search:
         best = min(
             (self._improve(self._greedy(start)) for start in starts), key=lambda state: state.score
         )
+        if len(self.tables) * self.model.topology.num_ranks > _TRIAL_BUDGET:
+            return best
         if len(self.tables) <= _SMALL_MODEL:
             # One change after the other does not lead from "both on all ranks" to "half each".
             heaviest = self._by_cost()
-            for layout in sorted(laid_out, key=lambda layout: (layout.kind, layout.parts)):
+            for layout in sorted(laid_out, key=_order):
                 for count in range(2, len(self.tables) + 1):
                     best = self._better(best, self._laid_out(best, heaviest[:count], layout))
-        if len(self.tables) * self.model.topology.num_ranks <= _KICK_BUDGET:
-            for _ in range(_KICKS):
-                best = self._better(best, self._kick(best))
+        for _ in range(_KICKS):
+            best = self._better(best, self._kick(best))
         return best
 
     def _better(self, best: _State, other: _State) -> _State:
@@ -408,3 +409,7 @@ class _Search:
 def _moved(choice: Choice, source: int, target: int) -> Choice:
     places = tuple(target if place == source else place for place in choice.places)
     return Choice(choice.layout, places)
+
+
+def _order(layout: Layout) -> tuple[Kind, int, int]:
+    return layout.kind, layout.parts, layout.hot_rows

@@ -26,7 +26,8 @@ from feedfast.sharding.topology import Topology
 Exchange = Literal["rows", "pooled"]
 FloatArray = NDArray[np.float64]
 
-_ID_BYTES = 8
+_ID_BYTES = 4
+_POOLED_ID_BYTES = 8
 _GRADIENT_BYTES = 4
 
 
@@ -82,7 +83,8 @@ class Metric(IntEnum):
     UPDATE_SECONDS = 6  # of a window: sums of row gradients and optimizer
     REPLICA_GATHER_BYTES = 7  # of a window: row gradients of replicas, gathered by all
     REPLICA_SUM_BYTES = 8  # of a window: dense gradients of replicas, summed over all
-    MEMORY_BYTES = 9  # weights, optimizer state, exchange buffers
+    ROW_SQUARE_BYTES = 9  # of a window, per other rank: row-wise rules divided by columns
+    MEMORY_BYTES = 10  # weights, optimizer state, exchange buffers
 
 
 PARTS: tuple[str, ...] = (
@@ -134,7 +136,11 @@ class CostModel:
                 self._exchange_seconds(totals[..., Metric.ID_BYTES]),
                 self._slowest(totals[..., Metric.LOOKUP_SECONDS]),
                 self._exchange_seconds(totals[..., Metric.ROW_BYTES]) + self._slowest(local),
-                self._exchange_seconds(totals[..., Metric.GRADIENT_BYTES]) / window,
+                (
+                    self._exchange_seconds(totals[..., Metric.GRADIENT_BYTES])
+                    + self._exchange_seconds(totals[..., Metric.ROW_SQUARE_BYTES])
+                )
+                / window,
                 self._slowest(totals[..., Metric.UPDATE_SECONDS]) / window,
                 replicas / window,
                 dense,
@@ -212,9 +218,7 @@ class CostModel:
         else:
             total[:, Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
             summed, updated = seen, float(rows) if ranks > 1 else updated
-        total[:, Metric.SOURCE_SECONDS] += ids * share * self._row(
-            table.dim * (table.bytes_per_element + 2 * _GRADIENT_BYTES)
-        ) + (2.0 * self.topology.table_seconds)
+        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * share, seen / work.window)
         total[:, Metric.UPDATE_SECONDS] += self._update(table, table.dim, summed, updated)
         total[:, Metric.MEMORY_BYTES] += table.part_bytes(rows, table.dim) + summed * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
@@ -232,12 +236,7 @@ class CostModel:
             cold = lookup_share(table, first, table.rows)
         own = distinct_rows(table, ids, first, table.rows)
         own_window = distinct_rows(table, ids * work.window, first, table.rows)
-        # Ids are made unique, rows unpacked and gathered for the pooling, gradients added.
-        total[:, Metric.SOURCE_SECONDS] += (
-            ids * cold * self._row(3 * table.dim * _GRADIENT_BYTES)
-            + own * table.dim * element / topology.copy_bandwidth
-            + 2.0 * topology.table_seconds
-        )
+        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own)
         total[:, Metric.MEMORY_BYTES] += own * table.dim * element + 2.0 * own_window * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
         )
@@ -257,6 +256,9 @@ class CostModel:
             line[Metric.UPDATE_SECONDS] += topology.table_seconds + self._update(
                 table, shard.columns, ranks * in_window, updated
             )
+            if table.optimizer.startswith("rowwise_"):
+                others = len(placement.column_ranges) - 1
+                line[Metric.ROW_SQUARE_BYTES] += updated * _GRADIENT_BYTES * others / ranks
             line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
             line[Metric.MEMORY_BYTES] += ranks * (
                 seen * shard.columns * element
@@ -278,7 +280,7 @@ class CostModel:
             pooled = float(batch * shard.columns * work.wire_bytes)
             updated = distinct_rows(table, ranks * ids * work.window, *rows)
             line = total[shard.rank]
-            line[Metric.ID_BYTES] += ids * share * _ID_BYTES
+            line[Metric.ID_BYTES] += ids * share * _POOLED_ID_BYTES
             if placement.kind == "row_column":
                 # Partial sums meet within the host first, then one of them crosses.
                 line[Metric.REDUCE_BYTES] += 2.0 * ranks * pooled * (parts - 1) / parts
@@ -294,15 +296,28 @@ class CostModel:
                 table, shard.columns, read * work.window, updated
             )
             line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
-            line[Metric.MEMORY_BYTES] += 2.0 * ranks * (ids * share * _ID_BYTES + pooled)
+            line[Metric.MEMORY_BYTES] += 2.0 * ranks * (ids * share * _POOLED_ID_BYTES + pooled)
 
     def _row(self, num_bytes: float) -> float:
         return self.topology.row_seconds + num_bytes / self.topology.row_bandwidth
 
+    def _source(self, table: TableShape, ids: float, own: float) -> float:
+        """`ids` made unique, `own` rows of them unpacked, pooled; gradients spread and added."""
+        topology, row_bytes = self.topology, table.dim * _GRADIENT_BYTES
+        return (
+            ids * (topology.id_seconds + 3 * row_bytes / topology.row_bandwidth)
+            + own * row_bytes / topology.copy_bandwidth
+            + own * (topology.update_seconds + 2 * row_bytes / topology.update_bandwidth)
+            + 2.0 * topology.table_seconds
+        )
+
     def _update(self, table: TableShape, columns: int, summed: float, updated: float) -> float:
         """`summed` row gradients added up, then `updated` rows and states read and written."""
+        topology = self.topology
         state = columns * table.bytes_per_element + table.state_row_bytes(columns)
-        return summed * self._row(2 * columns * _GRADIENT_BYTES) + updated * self._row(2 * state)
+        return (summed + updated) * topology.update_seconds + (
+            summed * 2 * columns * _GRADIENT_BYTES + updated * 2 * state
+        ) / topology.update_bandwidth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

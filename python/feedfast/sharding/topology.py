@@ -28,9 +28,12 @@ class Topology:
             across hosts.
         local_bandwidth, host_bandwidth: Bytes per second that a rank sends (and at the same time
             receives) within its host and to other hosts.
-        row_seconds: Of one row read or updated, beside its bytes.
+        id_seconds: Of one id of a rank's own bags: found among the others, sent, put back in place.
+        row_seconds: Of one row that an owner reads, beside its bytes.
         row_bandwidth: Bytes per second of rows read at random.
-        copy_bandwidth: Bytes per second of packing, pooling and adding rows in order.
+        update_seconds: Of one row gradient added, or one row updated, beside its bytes.
+        update_bandwidth: Bytes per second of rows added and updated at random.
+        copy_bandwidth: Bytes per second of packing and unpacking rows in order.
         table_seconds: Of one table in one pass (forward, backward), whatever its rows.
         workers: Ranks of a host that really run at once: ranks_per_host, or fewer where the ranks
             share cores.
@@ -45,8 +48,11 @@ class Topology:
     local_bandwidth: float
     host_latency: float
     host_bandwidth: float
+    id_seconds: float
     row_seconds: float
     row_bandwidth: float
+    update_seconds: float
+    update_bandwidth: float
     copy_bandwidth: float
     table_seconds: float
     workers: float
@@ -98,9 +104,15 @@ class Topology:
 
 _RATES = (
     *("local_latency", "local_bandwidth", "host_latency", "host_bandwidth"),
-    *("row_seconds", "row_bandwidth", "copy_bandwidth", "table_seconds", "workers"),
+    *("id_seconds", "row_seconds", "row_bandwidth", "update_seconds", "update_bandwidth"),
+    *("copy_bandwidth", "table_seconds", "workers"),
 )
-_MAY_BE_ZERO = frozenset({"local_latency", "host_latency", "row_seconds", "table_seconds"})
+_MAY_BE_ZERO = frozenset(
+    {
+        *("local_latency", "host_latency", "id_seconds", "row_seconds", "update_seconds"),
+        "table_seconds",
+    }
+)
 
 
 def _checked(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,8 +152,11 @@ _PRESETS: Mapping[str, Topology] = MappingProxyType(
                 local_bandwidth=0.75 * 300e9,
                 host_latency=80e-6,
                 host_bandwidth=0.5 * 25e9,
+                id_seconds=0.0,
                 row_seconds=0.0,
                 row_bandwidth=0.5 * 2.0e12,
+                update_seconds=0.0,
+                update_bandwidth=0.5 * 2.0e12,
                 copy_bandwidth=0.8 * 2.0e12,
                 table_seconds=10e-6,
                 workers=8,
@@ -156,8 +171,11 @@ _PRESETS: Mapping[str, Topology] = MappingProxyType(
                 local_bandwidth=0.75 * 450e9,
                 host_latency=60e-6,
                 host_bandwidth=0.5 * 50e9,
+                id_seconds=0.0,
                 row_seconds=0.0,
                 row_bandwidth=0.5 * 3.35e12,
+                update_seconds=0.0,
+                update_bandwidth=0.5 * 3.35e12,
                 copy_bandwidth=0.8 * 3.35e12,
                 table_seconds=8e-6,
                 workers=8,
