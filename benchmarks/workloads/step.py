@@ -32,7 +32,8 @@ PARTS: dict[str, tuple[str, object]] = {
     "capacity-rowwise": ("capacity", "rowwise"),
 }
 
-sys.path.append(str(Path(__file__).parent))
+_FOLDER = Path(__file__).parent
+sys.path += [str(_FOLDER), str(_FOLDER.parent / "peers")]
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
