@@ -141,7 +141,8 @@ Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
         "group '", meeting.name, "': cannot meet the other ranks: ",
         errno == EADDRINUSE ? "another group forms under this name" : std::strerror(errno));
   std::vector<bool> here(static_cast<std::size_t>(meeting.size), false);
-  for (int joined = 1; joined < meeting.size;) {
+  int ended = 0;  // a rank that came and did not enter; the others still come, to learn of it
+  for (int known = 1; known < meeting.size;) {
     if (!WaitReadable(listener.get(), meeting.deadline)) {
       absence = {static_cast<int>(std::find(here.begin() + 1, here.end(), false) - here.begin()),
                  true};
@@ -159,13 +160,18 @@ Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
                here[static_cast<std::size_t>(hello.rank)]) {
       Send(peer.get(), kRankTaken, -1);
     } else if (!Send(peer.get(), kWelcome, descriptor) || !HasEntered(peer.get())) {
-      absence = {hello.rank, false};
-      return FailedPrecondition("group '", meeting.name, "': rank ", hello.rank, " of ",
-                                meeting.size, " ended while it joined");
+      ended = hello.rank;
+      here[static_cast<std::size_t>(hello.rank)] = true;
+      ++known;
     } else {
       here[static_cast<std::size_t>(hello.rank)] = true;
-      ++joined;
+      ++known;
     }
+  }
+  if (ended != 0) {
+    absence = {ended, false};
+    return FailedPrecondition("group '", meeting.name, "': rank ", ended, " of ", meeting.size,
+                              " ended while it joined");
   }
   return OkStatus();
 }

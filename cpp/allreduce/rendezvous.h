@@ -25,7 +25,7 @@ struct Absence {
   bool late = false;  // it did not come, rather than end on its way in
 };
 
-// Rank 0: gives `descriptor` to every other rank, and returns when all have entered.
+// Rank 0: gives `descriptor` to every other rank, and returns when all have entered or ended.
 // FailedPrecondition: somebody else has the name, a rank ended on its way in, or did not come by
 // the deadline; the message names those that are missing, `absence` the first of them.
 Status HandOut(const Meeting& meeting, int descriptor, Absence& absence);

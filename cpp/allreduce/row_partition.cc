@@ -4,6 +4,21 @@
 #include <numeric>
 
 namespace feedfast::allreduce {
+namespace {
+
+// The last owner whose first row is not above the row; empty owners before it have none. A binary
+// search without branches, which random rows would mispredict.
+std::int64_t OwnerOf(std::int64_t row, Span<const std::int64_t> first_rows) {
+  const std::int64_t* first = first_rows.begin();
+  for (std::int64_t size = first_rows.size(); size > 1;) {
+    const std::int64_t half = size / 2;
+    first += first[half] <= row ? half : 0;
+    size -= half;
+  }
+  return first - first_rows.begin();
+}
+
+}  // namespace
 
 StatusOr<RowOwners> RowOwners::Even(std::int64_t num_rows, std::int64_t num_owners) {
   if (num_rows < 0) return InvalidArgument("num_rows = ", num_rows, "; must be >= 0");
@@ -34,9 +49,7 @@ StatusOr<RowPartition> PartitionRows(Span<const std::int64_t> rows, const RowOwn
   for (std::int64_t i = 0; i < rows.size(); ++i) {
     if (rows[i] < 0 || rows[i] >= owners.num_rows())
       return OutOfRange("rows[", i, "] = ", rows[i], " is not in 0..", owners.num_rows() - 1);
-    // The last owner whose first row is not above the row; empty owners before it have none.
-    const auto owner =
-        std::upper_bound(first_rows.begin(), first_rows.end(), rows[i]) - first_rows.begin() - 1;
+    const std::int64_t owner = OwnerOf(rows[i], first_rows);
     owner_of[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(owner);
     ++partition.offsets[static_cast<std::size_t>(owner) + 1];
   }

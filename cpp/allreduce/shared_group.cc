@@ -258,7 +258,8 @@ Status SharedGroup::Barrier() {
     return FailedPrecondition("group '", name(), "': rank ", rank(), " is process ", process_,
                               "; a forked child cannot stand in for it");
   if (header().broken.load() != 0) return BrokenStatus();
-  const Clock::time_point deadline = Clock::now() + options_.timeout;
+  // Whoever joined early waits longer than rank 0 does, which knows who is missing.
+  const Clock::time_point deadline = Clock::now() + options_.timeout * (round_ == 0 ? 2 : 1);
   Rank& mine = shared(rank());
   mine.round.store(++round_);
   if (mine.waiters.load() != 0) WakeAll(mine.round);

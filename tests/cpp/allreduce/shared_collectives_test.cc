@@ -1,8 +1,11 @@
 #include "cpp/allreduce/shared_collectives.h"
 
 #include <gtest/gtest.h>
+#include <sys/time.h>
 
+#include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -166,6 +169,50 @@ TEST(SharedCollectivesTest, AllToAllTakesAnyCounts) {
       }
       return {};
     });
+}
+
+// One rank is killed at a random time while the group forms or exchanges: all others say so.
+// FEEDFAST_TEST_DEATHS sets how often.
+TEST(SharedCollectivesTest, ADeathAtAnyPointNamesTheRank) {
+  constexpr int kSize = 3;
+  const char* const wanted = std::getenv("FEEDFAST_TEST_DEATHS");
+  const int deaths = wanted != nullptr ? std::atoi(wanted) : 24;
+  std::mt19937 rng(20'261'122);
+  for (int death = 0; death < deaths; ++death) {
+    const int victim = static_cast<int>(rng() % kSize);
+    const auto delay_us = static_cast<std::int64_t>(1 + rng() % 10'000);
+    const bool while_joining = death % 8 == 0;  // a few: those who did not come are waited for
+    RunRanks(
+        kSize,
+        [&](int rank) -> Complaint {
+          // The alarm ends the process, whatever it does.
+          const itimerval alarm{{0, 0}, {0, delay_us}};
+          if (rank == victim && while_joining) ::setitimer(ITIMER_REAL, &alarm, nullptr);
+          SharedGroupOptions options = TestGroup("death-" + std::to_string(death), rank, kSize);
+          options.timeout = std::chrono::milliseconds(3000);
+          auto joined = SharedGroup::Join(options);
+          if (rank == victim) ::setitimer(ITIMER_REAL, &alarm, nullptr);
+          Status status = joined.status();
+          std::vector<float> data(30'000);
+          std::vector<std::int64_t> counts(kSize);
+          SendCounts sends;
+          Received received(std::vector<std::int64_t>(kSize, 40'000));
+          const Bytes bytes{reinterpret_cast<const std::uint8_t*>(data.data()), 40'000};
+          const std::vector<Bytes> parts(kSize, bytes);
+          while (status.ok()) {
+            SharedGroup& group = *joined.value();
+            status = AllReduce<float>(group, "a", data);
+            if (status.ok()) status = BeginAllGather(group, "b", bytes, counts);
+            if (status.ok()) status = FinishAllGather(group, bytes, counts, received.pointers);
+            if (status.ok()) status = BeginAllToAll(group, "c", parts, sends);
+            if (status.ok()) status = FinishAllToAll(group, parts, sends, received.pointers);
+          }
+          const bool named =
+              status.message().find("rank " + std::to_string(victim)) != std::string::npos;
+          return named ? "" : "killed " + std::to_string(victim) + ": " + status.message();
+        },
+        victim);
+  }
 }
 
 TEST(SharedCollectivesTest, RefusesCallsThatDiffer) {
