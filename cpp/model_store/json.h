@@ -14,7 +14,7 @@ using Json = nlohmann::json;
 
 // Beyond any manifest or header; nothing below recurses deeper.
 inline constexpr int kMaxJsonDepth = 64;
-inline constexpr std::int64_t kMaxJsonValues = std::int64_t{1} << 23;
+inline constexpr std::int64_t kMaxJsonValues = std::int64_t{1} << 22;
 
 // What a name that occurs twice in one object means.
 enum class RepeatedNames { kLastWins, kRefused };

@@ -169,8 +169,7 @@ void ReadObjectives(Reader& reader, RankerDescription& description, Status& stat
   description.tradeoff.alpha = reader.Number("alpha");
   description.tradeoff.lambda = reader.Number("lambda");
   if (!status.ok()) return;
-  if (const Status valid =
-          scorer::ValidateTradeoff(description.tradeoff, description.num_objectives());
+  if (const Status valid = scorer::ValidateTradeoff(description.tradeoff, description.groups());
       !valid.ok())
     reader.Fail(": " + valid.message());
 }
@@ -235,6 +234,13 @@ std::int64_t ReadVersion(const Json& value, Status& status) {
 }
 
 }  // namespace
+
+std::vector<scorer::Group> RankerDescription::groups() const {
+  std::vector<scorer::Group> groups;
+  groups.reserve(objectives.size());
+  for (const Objective& objective : objectives) groups.push_back(objective.group);
+  return groups;
+}
 
 StatusOr<RankerDescription> ParseDescription(const Json& value) {
   Status status;

@@ -63,6 +63,7 @@ struct RankerDescription {
   std::int64_t num_objectives() const noexcept {
     return static_cast<std::int64_t>(objectives.size());
   }
+  std::vector<scorer::Group> groups() const;
   // Columns of the towers' input that the candidates of a request share, and all of them; see
   // scorer::Model.
   std::int64_t num_viewer_inputs() const noexcept {

@@ -53,8 +53,7 @@ Status StoredRanker::Assemble(model_store::Verify verify) {
   if (!forest.ok()) return InSection("forest", forest.status());
   forest_.emplace(std::move(forest).value());
   model.forest = &*forest_;
-  for (const Objective& objective : description_.objectives)
-    model.groups.push_back(objective.group);
+  model.groups = description_.groups();
   FEEDFAST_RETURN_IF_ERROR(ReadTables(model));
   FEEDFAST_RETURN_IF_ERROR(ReadNormalizer(model));
   FEEDFAST_RETURN_IF_ERROR(ReadCross(model));

@@ -74,7 +74,7 @@ typedef struct ff_scorer_options {
   int32_t verify;      /* FF_VERIFY_ */
   int32_t threads;     /* that share the candidates of a request; 0: 1 */
   int64_t mini_batch;  /* candidates that go through the towers together, at most, up to 4096;
-                          decides speed alone; 0: 256 */
+                          decides speed alone; 0: chosen by candidates and threads */
 } ff_scorer_options;
 
 /* Opens a version: maps its tables read-only, which all processes that open them share, and packs
