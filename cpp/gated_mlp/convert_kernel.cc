@@ -12,13 +12,17 @@ using UnalignedHalves = std::uint16_t
 using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 using UnalignedBytes = std::uint8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
 
-// RoundToBf16 of precision.h.
+// RoundToBf16 of precision.h; where the products read subnormal numbers as zero, so does this.
+#if defined(__AVX512BF16__)
+inline Halves ToBf16(Vec v) { return reinterpret_cast<Halves>(_mm512_cvtneps_pbh(v)); }
+#else
 inline Halves ToBf16(Vec v) {
   const IntVec bits = reinterpret_cast<IntVec>(v);
   const IntVec rounded = bits + 0x7fff + (bits >> 16 & 1);
   const IntVec nan = (bits & 0x7fffffff) > 0x7f800000;
   return __builtin_convertvector((nan ? bits | 0x400000 : rounded) >> 16, Halves);
 }
+#endif
 
 inline void RoundRow(const float* x, std::int64_t size, std::uint16_t* out) {
   std::int64_t i = 0;
@@ -30,64 +34,121 @@ inline void RoundRow(const float* x, std::int64_t size, std::uint16_t* out) {
     if (i + lane < size) out[i + lane] = tail[lane];
 }
 
-// Lane by lane; NaN is passed over.
-inline Vec Smaller(Vec a, Vec b) { return a < b ? a : b; }
-inline Vec Larger(Vec a, Vec b) { return a > b ? a : b; }
+using UintVec = std::uint32_t __attribute__((vector_size(kLanes * sizeof(float))));
 
+// The bits of the largest and of the smallest x with 0 among them: as signed integers those of the
+// largest are the largest, as unsigned ones those of the smallest, if it is negative. NaN and
+// infinity are beyond both. Two of each, so that a row does not wait for one chain.
 struct Range {
-  Vec low;
-  Vec high;
-  IntVec largest;  // bits of |x|: NaN and infinity are the largest
+  IntVec high[2];
+  UintVec low[2];
 };
 
-inline void Extend(Range& range, Vec x) {
-  range.low = Smaller(x, range.low);
-  range.high = Larger(x, range.high);
-  const IntVec size = reinterpret_cast<IntVec>(x) & 0x7fffffff;
-  range.largest = size > range.largest ? size : range.largest;
+inline void Extend(Range& range, int chain, Vec x) {
+  const auto high = reinterpret_cast<IntVec>(x);
+  const auto low = reinterpret_cast<UintVec>(x);
+  range.high[chain] = high > range.high[chain] ? high : range.high[chain];
+  range.low[chain] = low > range.low[chain] ? low : range.low[chain];
+}
+
+// x * inverse rounded, ties to even, plus zero. |x * inverse| is at most 255.
+inline IntVec Step(Vec x, Vec inverse, IntVec zero) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<IntVec>(_mm512_cvtps_epi32(x * inverse)) + zero;
+#else
+  const Vec shift = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  return reinterpret_cast<IntVec>(x * inverse + shift) - reinterpret_cast<IntVec>(shift) + zero;
+#endif
 }
 
 inline Bytes Quantize(Vec x, Vec inverse, IntVec zero) {
-  // 1.5 * 2^23: adding it rounds to an integer. |x * inverse| is at most 255.
-  const Vec shift = Broadcast(12582912.0f);
-  IntVec q = reinterpret_cast<IntVec>(x * inverse + shift) - reinterpret_cast<IntVec>(shift) + zero;
+  IntVec q = Step(x, inverse, zero);
   q = q < 0 ? BroadcastInt(0) : q;
   q = q > 255 ? BroadcastInt(255) : q;
   return __builtin_convertvector(q, Bytes);
 }
 
-inline RowScale QuantizeRow(const float* x, std::int64_t size, std::uint8_t* out) {
-  Range range{Broadcast(0.0f), Broadcast(0.0f), BroadcastInt(0)};
+#if defined(__AVX512BW__)
+// Quantize of 4 vectors: both packs saturate and work within 128 bits, the permutation puts the
+// words in order.
+inline void QuantizeFour(const float* x, Vec inverse, IntVec zero, std::uint8_t* out) {
+  const auto step = [&](int i) {
+    return reinterpret_cast<__m512i>(Step(Load(x + i * kLanes), inverse, zero));
+  };
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(step(0), step(1)),
+                                            _mm512_packs_epi32(step(2), step(3)));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes));
+}
+#endif
+
+constexpr std::uint32_t kSign = 0x80000000U;
+constexpr std::int32_t kInfinity = 0x7f800000;
+
+inline float FloatOf(std::uint32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// How a row is quantised; an inverse of 0 makes every byte zero.
+struct RowSteps {
+  RowScale row;
+  float inverse;
+};
+
+inline RowSteps StepsOf(const float* x, std::int64_t size) {
+  Range range{};
   std::int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) Extend(range, Load(x + i));
-  const Vec tail = LoadPart(x + i, size - i);
-  Extend(range, tail);
-  float low = 0;
-  float high = 0;
-  std::int32_t largest = 0;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    low = range.low[lane] < low ? range.low[lane] : low;
-    high = range.high[lane] > high ? range.high[lane] : high;
-    largest = range.largest[lane] > largest ? range.largest[lane] : largest;
+  for (; i + 2 * kLanes <= size; i += 2 * kLanes) {
+    Extend(range, 0, Load(x + i));
+    Extend(range, 1, Load(x + i + kLanes));
   }
+  for (; i < size; i += kLanes) Extend(range, 0, LoadPart(x + i, size - i));
+#if defined(__AVX512F__)
+  const std::int32_t high_bits = _mm512_reduce_max_epi32(_mm512_max_epi32(
+      reinterpret_cast<__m512i>(range.high[0]), reinterpret_cast<__m512i>(range.high[1])));
+  const std::uint32_t low_bits = _mm512_reduce_max_epu32(_mm512_max_epu32(
+      reinterpret_cast<__m512i>(range.low[0]), reinterpret_cast<__m512i>(range.low[1])));
+#else
+  std::int32_t high_bits = 0;
+  std::uint32_t low_bits = 0;
+  for (int chain = 0; chain < 2; ++chain)
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (range.high[chain][lane] > high_bits) high_bits = range.high[chain][lane];
+      if (range.low[chain][lane] > low_bits) low_bits = range.low[chain][lane];
+    }
+#endif
+  const float high = FloatOf(static_cast<std::uint32_t>(high_bits));
+  const float low = low_bits > kSign ? FloatOf(low_bits) : 0.0f;
   const float width = high - low;
-  const bool finite = largest < 0x7f800000 && width < 3e38f;
-  if (!finite || width < 1e-30f) {  // 255 / width may overflow
-    for (i = 0; i < size; ++i) out[i] = 0;
-    return {finite ? 0.0f : __builtin_nanf(""), 0};
-  }
+  const bool finite = high_bits < kInfinity && low_bits < (kSign | kInfinity) && width < 3e38f;
+  // 255 / width may overflow.
+  if (!finite || width < 1e-30f) return {{finite ? 0.0f : __builtin_nanf(""), 0}, 0.0f};
   const float inverse = 255.0f / width;
   // Any zero point near -low / scale serves, so the rounding of ties does not matter.
   // NOLINTNEXTLINE(bugprone-incorrect-roundings)
-  const RowScale row{width / 255.0f, static_cast<std::int32_t>(-low * inverse + 0.5f)};
-  const Vec factor = Broadcast(inverse);
-  const IntVec zero = BroadcastInt(row.zero);
-  for (i = 0; i + kLanes <= size; i += kLanes)
-    *reinterpret_cast<UnalignedBytes*>(out + i) = Quantize(Load(x + i), factor, zero);
-  const Bytes last = Quantize(tail, factor, zero);
+  return {{width / 255.0f, static_cast<std::int32_t>(-low * inverse + 0.5f)}, inverse};
+}
+
+inline void QuantizeRow(const float* x, std::int64_t size, const RowSteps& steps,
+                        std::uint8_t* out) {
+  if (steps.inverse == 0.0f) {  // inputs may be NaN
+    for (std::int64_t i = 0; i < size; ++i) out[i] = 0;
+    return;
+  }
+  const Vec inverse = Broadcast(steps.inverse);
+  const IntVec zero = BroadcastInt(steps.row.zero);
+  std::int64_t i = 0;
+#if defined(__AVX512BW__)
+  for (; i + 4 * kLanes <= size; i += 4 * kLanes) QuantizeFour(x + i, inverse, zero, out + i);
+#endif
+  for (; i + kLanes <= size; i += kLanes)
+    *reinterpret_cast<UnalignedBytes*>(out + i) = Quantize(Load(x + i), inverse, zero);
+  if (i == size) return;
+  const Bytes last = Quantize(LoadPart(x + i, size - i), inverse, zero);
   for (int lane = 0; lane < kLanes; ++lane)
     if (i + lane < size) out[i + lane] = last[lane];
-  return row;
 }
 
 }  // namespace
@@ -103,9 +164,16 @@ void ConvertBf16(const ConvertArgs& args) noexcept {
 }
 
 void ConvertInt8(const ConvertArgs& args) noexcept {
+  if (args.num_rows == 0) return;
+  // The range of the next row is looked for while this one's steps are divided out.
+  RowSteps next = StepsOf(args.x, args.num_own);
   for (std::int64_t r = 0; r < args.num_rows; ++r) {
+    const RowSteps steps = next;
+    const float* x = args.x + r * args.x_stride;
+    if (r + 1 < args.num_rows) next = StepsOf(x + args.x_stride, args.num_own);
+    args.rows[r] = steps.row;
     auto* out = static_cast<std::uint8_t*>(args.words) + 4 * r * args.words_stride;
-    args.rows[r] = QuantizeRow(args.x + r * args.x_stride, args.num_own, out);
+    QuantizeRow(x, args.num_own, steps, out);
     for (std::int64_t i = args.num_own; i % 4 != 0; ++i) out[i] = 0;
   }
 }

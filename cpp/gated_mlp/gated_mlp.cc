@@ -251,10 +251,11 @@ void GatedMlp::Run(const SharedInput* shared, const float* x, std::int64_t num_r
       block.own_scales = block.prefix_scales + most_rows;
     }
     const std::int64_t end = std::min(num_rows, (index + 1) * share);
-    for (std::int64_t row = index * share; row < end; row += most_rows) {
-      block.num_rows = std::min(most_rows, end - row);
-      RunBlock(block, x + row * x_stride, x_stride, out + row * out_stride, out_stride);
-    }
+    gated_mlp::ForEachBlock(
+        index * share, end, most_rows, [&](std::int64_t row, std::int64_t row_end) {
+          block.num_rows = row_end - row;
+          RunBlock(block, x + row * x_stride, x_stride, out + row * out_stride, out_stride);
+        });
   });
 }
 

@@ -23,9 +23,12 @@ constexpr int kTileVecs = 2;
 constexpr int kRowVecs = 8;
 #endif
 
-// Weight rows fetched ahead, also past the panel's end into the next: with 16 rows of x the weights
-// come from the L3 cache and this is worth a fifth, with 512 a twentieth (bench_gated_mlp).
+// Weight rows fetched ahead where few tiles share a panel, also past its end into the next: with 16
+// rows of x the weights come from the L3 cache and this is worth a fifth (bench_gated_mlp).
 constexpr std::int64_t kPrefetchRows = 32;
+// From this many tiles of rows on, they fetch the next panel between them, each its share, and find
+// their own in the L2 cache.
+constexpr std::int64_t kTilesToFetchPanel = 4;
 
 // exp(x) for x <= 0 or NaN. x = n ln2 + r, exp(r) = 1 + r + r^2 q(r) with a minimax q of degree 4
 // (relative error 3.7e-9 on |r| <= ln2 / 2). ln2 is split so that n * kLn2High is exact. The two
@@ -33,7 +36,7 @@ constexpr std::int64_t kPrefetchRows = 32;
 inline Vec ExpOfNegative(Vec x) {
   const Vec shift = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vec lowest = Broadcast(-104.0f);     // exp(-104) rounds to 0
-  x = x < lowest ? lowest : x;
+  x = Larger(lowest, x);
   const Vec shifted = MulAdd(x, Broadcast(1.44269504f), shift);
   const Vec n = shifted - shift;
   Vec r = MulAdd(n, Broadcast(-0.693359375f), x);
@@ -71,6 +74,8 @@ struct Tile {
   const Word* x;        // first row, at group_begin
   const Word* weight;   // row group_begin of the panel, at the first column
   std::int64_t weight_stride;
+  const Word* ahead;  // fetched while the first group is multiplied
+  std::int64_t ahead_stride;
 };
 
 inline Vec LoadInit(const Tile& t, int r, int v) {
@@ -92,22 +97,42 @@ inline Vec End(const Tile& t, int r, int v, IntVec sum) {
   return MulAdd(ToFloat(sum), scale, LoadInit(t, r, v));
 }
 
+// Where a tile of y goes, from its first element on. A copy of what DenseArgs says: the compiler
+// has to read DenseArgs again behind every store of a float.
+struct Target {
+  explicit Target(const Tile& t)
+      : hidden(At(t, t.args.hidden, t.args.hidden_stride)),
+        hidden_stride(t.args.hidden_stride),
+        addend(At(t, t.args.addend, t.args.addend_stride)),
+        addend_stride(t.args.addend_stride),
+        y(t.args.y + t.row * t.args.y_stride + t.column),
+        y_stride(t.args.y_stride),
+        columns(t.args.y_columns - t.column) {}
+  static const float* At(const Tile& t, const float* base, std::int64_t stride) {
+    return base == nullptr ? nullptr : base + t.row * stride + t.column;
+  }
+  const float* hidden;
+  std::int64_t hidden_stride;
+  const float* addend;
+  std::int64_t addend_stride;
+  float* y;
+  std::int64_t y_stride;
+  std::int64_t columns;
+};
+
 // One vector of y from its s. Full and partial vectors go through the same arithmetic.
 template <Epilogue kEpilogue, bool kFull>
-inline void Finish(const Tile& t, int r, int v, Vec s) {
-  const DenseArgs& args = t.args;
-  const std::int64_t row = t.row + r;
-  const std::int64_t column = t.column + v * kLanes;
-  const std::int64_t count = args.y_columns - column;
+inline void Finish(const Target& to, int r, int v, Vec s) {
+  const std::int64_t column = v * kLanes;
+  const std::int64_t count = to.columns - column;
   const auto load = [&](const float* p) { return kFull ? Load(p) : LoadPart(p, count); };
-  const Vec zero = Broadcast(0.0f);
-  if (kEpilogue == Epilogue::kRelu) s = s < zero ? zero : s;
+  if (kEpilogue == Epilogue::kRelu) s = Larger(Broadcast(0.0f), s);
   if (kEpilogue == Epilogue::kGate)
-    s = load(args.hidden + row * args.hidden_stride + column) * SigmoidOf(s);
+    s = load(to.hidden + r * to.hidden_stride + column) * SigmoidOf(s);
   if (kEpilogue == Epilogue::kCross)
-    s = MulAdd(load(args.hidden + row * args.hidden_stride + column), s,
-               load(args.addend + row * args.addend_stride + column));
-  float* y = args.y + row * args.y_stride + column;
+    s = MulAdd(load(to.hidden + r * to.hidden_stride + column), s,
+               load(to.addend + r * to.addend_stride + column));
+  float* y = to.y + r * to.y_stride + column;
   if (kFull)
     Store(y, s);
   else
@@ -117,11 +142,12 @@ inline void Finish(const Tile& t, int r, int v, Vec s) {
 // The columns of y end in few tiles, so those that they end in get short code instead of fast.
 template <Epilogue kEpilogue, int kRows, int kVecs>
 inline void FinishTile(const Tile& t, const Vec (&s)[kRows][kVecs]) {
-  if (t.column + kVecs * kLanes <= t.args.y_columns) {
+  const Target to(t);
+  if (to.columns >= kVecs * kLanes) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-      for (int v = 0; v < kVecs; ++v) Finish<kEpilogue, true>(t, r, v, s[r][v]);
+      for (int v = 0; v < kVecs; ++v) Finish<kEpilogue, true>(to, r, v, s[r][v]);
     return;
   }
   Vec copy[kRows * kVecs];
@@ -133,10 +159,10 @@ inline void FinishTile(const Tile& t, const Vec (&s)[kRows][kVecs]) {
   for (int i = 0; i < kRows * kVecs; ++i) {
     const int r = i / kVecs;
     const int v = i % kVecs;
-    if (t.column + (v + 1) * kLanes <= t.args.y_columns)
-      Finish<kEpilogue, true>(t, r, v, copy[i]);
+    if ((v + 1) * kLanes <= to.columns)
+      Finish<kEpilogue, true>(to, r, v, copy[i]);
     else
-      Finish<kEpilogue, false>(t, r, v, copy[i]);
+      Finish<kEpilogue, false>(to, r, v, copy[i]);
   }
 }
 
@@ -149,12 +175,15 @@ inline void RunTile(const Tile& t) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) Begin(t, r, v, sum[r][v]);
   const Word* weight = t.weight;
+  const Word* ahead = t.ahead;
   const std::int64_t num_groups = args.group_end - args.group_begin;
-  for (std::int64_t k = 0; k < num_groups; ++k, weight += t.weight_stride) {
+  for (std::int64_t k = 0; k < num_groups;
+       ++k, weight += t.weight_stride, ahead += t.ahead_stride) {
     typename Format::Weights w[kVecs];
+    if (kRows > 1 || Format::kFetchForOneRow)
 #pragma GCC unroll 8
-    for (int column = 0; column < kVecs * kLanes; column += kColumnAlign)
-      __builtin_prefetch(weight + kPrefetchRows * t.weight_stride + column);
+      for (int column = 0; column < kVecs * kLanes; column += kColumnAlign)
+        __builtin_prefetch(ahead + column);
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) w[v] = Format::LoadWeights(weight + v * kLanes);
 #pragma GCC unroll 16
@@ -210,6 +239,7 @@ inline void RunRows(Tile t, std::int64_t num_rows, std::int64_t width) {
   const auto advance = [&](int vecs) {
     t.weight += vecs * kLanes;
     t.column += vecs * kLanes;
+    t.ahead += vecs * kLanes;
   };
   if (num_rows == 1 && kRowVecs > kTileVecs)
     for (; t.column + kRowVecs * kLanes <= end; advance(kRowVecs)) RunTile<Format, 1, kRowVecs>(t);
@@ -232,12 +262,19 @@ inline void RunDense(const DenseArgs& args) {
         args.padded_out - first < kPanelColumns ? args.padded_out - first : kPanelColumns;
     const Word* panel =
         static_cast<const Word*>(args.panels) + first * args.num_groups + args.group_begin * width;
+    const std::int64_t num_groups = args.group_end - args.group_begin;
+    const bool fetch_panel = num_tiles >= kTilesToFetchPanel && first > 0;
     for (std::int64_t tile = 0; tile < num_tiles; ++tile) {
       // Tiles of nearly equal height: a last tile of one row would wait for its own sums.
       const std::int64_t row = tile * args.num_rows / num_tiles;
       const std::int64_t rows = (tile + 1) * args.num_rows / num_tiles - row;
       const Word* x = static_cast<const Word*>(args.x) + row * args.x_stride;
-      RunRows<Format>({args, row, first, x, panel, width}, rows, width);
+      Tile t{args, row, first, x, panel, width, panel + kPrefetchRows * width, width};
+      if (fetch_panel) {
+        t.ahead = panel + (args.num_groups + num_groups * tile / num_tiles) * width;
+        t.ahead_stride = width / num_tiles;
+      }
+      RunRows<Format>(t, rows, width);
     }
   }
 }

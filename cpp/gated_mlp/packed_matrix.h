@@ -13,9 +13,19 @@ namespace feedfast::gated_mlp {
 // The most inputs of an int8 matrix: (q - zero) * w summed over them stays an int32.
 inline constexpr std::int64_t kMostInt8Inputs = 65536;
 
-// Rows that go through a whole stack together. More rows read the weights less often from the L3
-// cache; fewer keep the buffers between layers in L2 (benchmarks/cpp/bench_gated_mlp.cc).
-inline constexpr std::int64_t kBlockRows = 96;
+// The most rows that go through a whole stack together. More rows read the weights less often from
+// the L3 cache; fewer keep the buffers between layers in L2 (benchmarks/cpp/bench_gated_mlp.cc).
+inline constexpr std::int64_t kBlockRows = 48;
+
+// Calls body(begin, end) on the rows [begin, end) in blocks of nearly equal height, at most
+// `most_rows` each.
+template <typename Body>
+void ForEachBlock(std::int64_t begin, std::int64_t end, std::int64_t most_rows, const Body& body) {
+  const std::int64_t num_rows = end - begin;
+  const std::int64_t num_blocks = (num_rows + most_rows - 1) / most_rows;
+  for (std::int64_t i = 0; i < num_blocks; ++i)
+    body(begin + i * num_rows / num_blocks, begin + (i + 1) * num_rows / num_blocks);
+}
 
 std::int64_t RoundUp(std::int64_t value, std::int64_t multiple) noexcept;
 

@@ -47,6 +47,17 @@ inline Vec Broadcast(float s) { return Vec{s, s, s, s}; }
 inline Vec MulAdd(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
 
+// Lane by lane a > b ? a : b, so b where either is NaN.
+#if defined(__AVX512F__)
+inline Vec Larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+#elif defined(__AVX2__)
+inline Vec Larger(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+#elif defined(__SSE2__)
+inline Vec Larger(Vec a, Vec b) { return _mm_max_ps(a, b); }
+#else
+inline Vec Larger(Vec a, Vec b) { return a > b ? a : b; }
+#endif
+
 // Lane by lane the sum of the two products of neighbours: pmaddwd.
 #if defined(__AVX512F__)
 // Not needed: this target multiplies bytes.
@@ -73,18 +84,31 @@ inline IntVec LoadWords(const Word* p) { return *reinterpret_cast<const Unaligne
 inline IntVec BroadcastWord(const Word* p) { return BroadcastInt(*p); }
 inline Vec ToFloat(IntVec v) { return __builtin_convertvector(v, Vec); }
 inline Vec Load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
-// p[0, count) and zeros.
+inline void Store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+// p[0, count) and zeros, and its inverse. Any count; from kLanes on it is a whole vector.
+#if defined(__AVX512F__)
+inline __mmask16 FirstLanes(std::int64_t count) {
+  if (count <= 0) return 0;
+  return static_cast<__mmask16>(count < kLanes ? (1U << count) - 1 : 0xffffU);
+}
+inline Vec LoadPart(const float* p, std::int64_t count) {
+  return _mm512_maskz_loadu_ps(FirstLanes(count), p);
+}
+inline void StorePart(float* p, Vec v, std::int64_t count) {
+  _mm512_mask_storeu_ps(p, FirstLanes(count), v);
+}
+#else
 inline Vec LoadPart(const float* p, std::int64_t count) {
   Vec v = Broadcast(0.0f);
   for (int i = 0; i < kLanes; ++i)
     if (i < count) v[i] = p[i];
   return v;
 }
-inline void Store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
 inline void StorePart(float* p, Vec v, std::int64_t count) {
   for (int i = 0; i < kLanes; ++i)
     if (i < count) p[i] = v[i];
 }
+#endif
 
 }  // namespace
 }  // namespace feedfast::gated_mlp::FEEDFAST_TARGET

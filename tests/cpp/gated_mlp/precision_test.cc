@@ -224,7 +224,7 @@ TEST(LowPrecisionTest, WhatIsNotFiniteStaysInItsRow) {
         std::vector<float> x = network.Values(5 * 21, 1.0F);
         const std::vector<float> want = Forward(mlp, x);
         for (const std::size_t at : {1U, 20U})
-          for (const float bad : {kNan, kInfinity, -kInfinity, 3.2e38F}) {
+          for (const float bad : {kNan, -kNan, kInfinity, -kInfinity, 3.2e38F}) {
             std::vector<float> changed = x;
             changed[2 * 21 + at] = bad;
             const std::vector<float> got = Forward(mlp, changed);
