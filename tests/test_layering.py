@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(NUMPY, NUMPY),
     "sharding": {*NUMPY, "comm"},
     "bench": NUMPY,
-    "scorer_sweep": {*NUMPY, "bench"},
+    "scorer_sweep": NUMPY,
     "comm": NUMPY,
     "sharded_tables": {*NUMPY, "comm"},
     "data": NUMPY,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from feedfast.bench import time_interleaved
 from feedfast.request import Request
 from feedfast.scorer import Scorer
 
@@ -73,12 +72,16 @@ def sweep(
                     f"threads={count} than with {options[0]}"
                 )
     taken: list[list[float]] = [[] for _ in options]
+    rng = np.random.default_rng(0)
     for request in requests:
-        functions: list[Callable[[], object]] = [
-            functools.partial(each.score, request) for each in scorers
-        ]
-        for times, more in zip(taken, time_interleaved(functions, repeats=repeats), strict=True):
-            times.extend(more)
+        for _ in range(repeats):
+            # In another order each time, and the second call in a row: what ran before leaves caches
+            # and cores as it likes: two threads take 15% more after a call on one.
+            for index in rng.permutation(len(options)):
+                scorers[index].score(request)
+                start = time.perf_counter()
+                scorers[index].score(request)
+                taken[index].append(time.perf_counter() - start)
     return [
         SweepPoint(
             mini_batch=size,

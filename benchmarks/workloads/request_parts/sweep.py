@@ -20,7 +20,7 @@ THREADS = (1, 2)
 MINI_BATCHES = (None, 32, 48, 64, 96, 128, 256, 512)
 NUM_REQUESTS = 8
 # Passes over the requests by candidates: a percent is what is to be told apart.
-REPEATS = {200: 50, 500: 25, 1500: 8}
+REPEATS = {200: 40, 500: 20, 1500: 6}
 # The default takes at most this much more than the best mini-batch for as many threads.
 DEFAULT_TARGET = 1.03
 

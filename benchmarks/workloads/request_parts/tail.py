@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,11 +34,28 @@ COMPUTE = "additions in the first-level cache, as long"
 
 
 class Calls(NamedTuple):
-    """[rounds] seconds, page faults and preemptions of each call."""
+    """[rounds] seconds, page faults and preemptions of each call.
+
+    The arrays are there before the first call, so that no fault is one of keeping the figures.
+    """
 
     seconds: NDArray[np.float64]
     faults: NDArray[np.int64]
     preempted: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rounds: int) -> Calls:
+        return cls(np.ones(rounds), np.ones(rounds, np.int64), np.ones(rounds, np.int64))
+
+    def take(self, i: int, function: Callable[[], object]) -> None:
+        """Measures the call of round i."""
+        before = resource.getrusage(resource.RUSAGE_THREAD)
+        start = time.perf_counter()
+        function()
+        self.seconds[i] = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_THREAD)
+        self.faults[i] = after.ru_minflt - before.ru_minflt + after.ru_majflt - before.ru_majflt
+        self.preempted[i] = after.ru_nivcsw - before.ru_nivcsw
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
@@ -59,9 +76,15 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
 
 def _measure(ours: Callable[[], object], rounds: int) -> tuple[Calls, Calls]:
     """Ours and the compute loop, in turns."""
-    compute = _compute_loop(float(np.median(_calls(ours, 16).seconds)))
-    taken = [(_one(ours), _one(compute)) for _ in range(rounds)]
-    return _stacked(a for a, _ in taken), _stacked(b for _, b in taken)
+    warm = Calls.of(16)
+    for i in range(16):
+        warm.take(i, ours)
+    compute = _compute_loop(float(np.median(warm.seconds)))
+    taken = Calls.of(rounds), Calls.of(rounds)
+    for i in range(rounds):
+        for calls, function in zip(taken, (ours, compute), strict=True):
+            calls.take(i, function)
+    return taken
 
 
 def _compute_loop(seconds: float) -> Callable[[], object]:
@@ -72,29 +95,11 @@ def _compute_loop(seconds: float) -> Callable[[], object]:
             np.add(x, x, out=x)
             np.multiply(x, np.float32(0.5), out=x)
 
-    loop(1000)
-    per_pass = min(_calls(lambda: loop(1000), 5).seconds) / 1000
-    count = max(1, round(seconds / per_pass))
+    passes = Calls.of(6)
+    for i in range(6):
+        passes.take(i, lambda: loop(1000))
+    count = max(1, round(1000 * seconds / passes.seconds.min()))
     return lambda: loop(count)
-
-
-def _calls(function: Callable[[], object], count: int) -> Calls:
-    return _stacked(_one(function) for _ in range(count))
-
-
-def _one(function: Callable[[], object]) -> tuple[float, int, int]:
-    before = resource.getrusage(resource.RUSAGE_THREAD)
-    start = time.perf_counter()
-    function()
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_THREAD)
-    faults = after.ru_minflt - before.ru_minflt + after.ru_majflt - before.ru_majflt
-    return seconds, faults, after.ru_nivcsw - before.ru_nivcsw
-
-
-def _stacked(calls: Iterable[tuple[float, int, int]]) -> Calls:
-    seconds, faults, preempted = zip(*calls, strict=True)
-    return Calls(np.array(seconds), np.array(faults), np.array(preempted))
 
 
 def _rows(name: str, ours: Calls, compute: Calls) -> Iterator[BenchRow]:
