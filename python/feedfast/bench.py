@@ -28,6 +28,7 @@ Unit = Literal[
     "GFLOP/s",
     "examples/s",
     "rows/s",
+    "exchanges",
 ]
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
