@@ -27,6 +27,7 @@ from reference.row_optimizer import RowOptimizer
 
 Array = NDArray[Any]
 LEARNING_RATE = 0.05
+WORLD = 12  # ranks' batches in a step, which 1, 2, 3, 4 or 6 ranks share
 # Odd dims, a table with fewer rows than ranks, one with a single row and column.
 SIZES = {
     "replicated": (37, 5),

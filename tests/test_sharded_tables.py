@@ -20,11 +20,10 @@ from feedfast.sharded_tables import (
     Uniform,
 )
 from feedfast.sharding import ShardingPlan, TableShape, column_wise, row_wise, table_wise
-from sharded_model import SIZES, assembled, batch_of, plan_of, specs_of, train, train_whole
+from sharded_model import SIZES, WORLD, assembled, batch_of, plan_of, specs_of, train, train_whole
 from simulated_ranks import run_ranks
 
 STEPS = range(20)
-WORLD = 12  # ranks' batches in a step, which 1, 2, 3, 4 or 6 ranks share
 
 
 @functools.cache

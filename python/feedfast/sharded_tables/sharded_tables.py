@@ -62,7 +62,7 @@ class ShardedTables:
         specs: The tables, in the order of the exchanges: the same on all ranks.
         plan: Where their parts live; of the same tables.
         engine: Of as many ranks as the plan has.
-        initialize: Set the weights to their first values; not needed before `load`.
+        initialize: Set the weights to their first values; not needed before `load_tables`.
 
     Raises:
         ValueError: Plan, tables and engine do not fit; or a table with a row-wise rule is divided

@@ -23,7 +23,7 @@ class TablePart:
 
     Attributes:
         weights: [rows, columns] float32.
-        states: As `RowUpdater.states` gives them.
+        states: float32 [rows, columns], or [rows] of states with one number a row.
     """
 
     def __init__(self, spec: TableSpec, piece: Piece) -> None:
@@ -31,7 +31,11 @@ class TablePart:
         self._spec = spec
         self._updater = self.optimizer.updater()
         self.weights: FloatArray = np.empty((piece.rows, piece.columns), np.float32)
-        self.states = self._updater.states(self.weights, initial=self.optimizer.initial_state)
+        states = self._updater.states(self.weights, initial=self.optimizer.initial_state)
+        self.states = [
+            state.reshape(-1) if is_rowwise else state
+            for state, is_rowwise in zip(states, self.optimizer.rowwise_states, strict=True)
+        ]
         self._sums = RowAccumulator(piece.columns)
         self._rows: IntArray | None = None
         self._gradient: FloatArray = np.empty((0, piece.columns), np.float32)

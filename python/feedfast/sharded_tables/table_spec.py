@@ -41,6 +41,17 @@ class RowOptimization:
         """Does the rule look at whole rows of the gradient?"""
         return self.rule in ("rowwise_adagrad", "rowwise_adam")
 
+    @property
+    def rowwise_states(self) -> tuple[bool, ...]:
+        """For each state of the rule: has it one number a row?"""
+        return {
+            "sgd": (),
+            "adagrad": (False,),
+            "rowwise_adagrad": (True,),
+            "adam": (False, False),
+            "rowwise_adam": (False, True),
+        }[self.rule]
+
     def updater(self) -> RowUpdater:
         """The rule.
 

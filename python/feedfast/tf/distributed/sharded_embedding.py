@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from feedfast.bags import Bags
 from feedfast.comm import Engine, connect
 from feedfast.sharded_tables import RowOptimization, ShardedTables, TableSpec
+from feedfast.sharded_tables.checkpoint import load_tables, save_tables
 from feedfast.sharding import ShardingPlan, TableShape, row_wise
 from feedfast.tf.optimizers import RowOptimizer
 from feedfast.tf.pooled_embedding import flat_weights, values_and_offsets
@@ -40,7 +43,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             time; its own iterations do not advance.
         plan: Where the parts live; default: all tables by rows over all processes.
         engine: Default: `feedfast.comm.connect()`.
-        initialize: Set the weights to their first values; not needed before `load`.
+        initialize: Set the weights to their first values; not needed before `load_tables`.
         **kwargs: As for `keras.layers.Layer`.
 
     Raises:
@@ -119,6 +122,20 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def discard_window(self) -> None:
         """Forgets the window; see `WindowParticipant`."""
         self.sharded.discard_window()
+
+    def save_tables(self, folder: str | os.PathLike[str]) -> None:
+        """Saves the tables with their optimizer states; collective.
+
+        See `feedfast.sharded_tables.checkpoint.save_tables`. Keras' own files do not have them.
+        """
+        save_tables(self.sharded, Path(folder))
+
+    def load_tables(self, folder: str | os.PathLike[str]) -> None:
+        """Loads what `save_tables` saved, under any plan on any number of processes; collective.
+
+        See `feedfast.sharded_tables.checkpoint.load_tables`.
+        """
+        load_tables(self.sharded, Path(folder))
 
     def _fetch(self, bags: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Distinct rows [unique, dim] of every table, and each id's position among them [nnz]."""

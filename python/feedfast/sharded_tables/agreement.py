@@ -1,0 +1,53 @@
+"""Errors of one rank that all ranks raise, so that none waits for another that gave up."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from feedfast.comm import Engine
+
+Result = TypeVar("Result")
+
+# What reading and writing files and checking their content raises.
+_EXPECTED = (OSError, ValueError, MemoryError)
+
+
+def all_or_none(
+    engine: Engine, name: str, work: Callable[[], Result], *, share: Callable[[Result], str]
+) -> tuple[Result, list[str]]:
+    """Does `work` on every rank; one exchange.
+
+    Args:
+        engine: Of the ranks.
+        name: Of the exchange.
+        work: What may fail with OSError, ValueError or MemoryError.
+        share: A text about the result for all ranks.
+
+    Returns:
+        The result of this rank, and the texts of all.
+
+    Raises:
+        OSError, ValueError, MemoryError: Of this rank's work.
+        RuntimeError: The work of other ranks failed; says how.
+    """
+    failure: Exception | None = None
+    result: Any = None
+    text = ""
+    try:
+        result = work()
+        text = "1" + share(result)
+    except _EXPECTED as error:
+        failure = error
+        text = "0" + traceback.format_exception_only(error)[-1].strip()
+    gathered = engine.all_gather(np.frombuffer(text.encode(), np.uint8), name=name)
+    if failure is not None:
+        raise failure
+    texts = [part.tobytes().decode() for part in gathered]
+    failed = [f"rank {rank}: {text[1:]}" for rank, text in enumerate(texts) if text[0] == "0"]
+    if failed:
+        raise RuntimeError("; ".join(failed))
+    return result, [text[1:] for text in texts]
