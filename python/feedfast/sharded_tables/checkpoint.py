@@ -235,7 +235,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _write_own(tables: ShardedTables, folder: Path, file: str) -> list[StoredPart]:
     """Writes what this rank saves; returns where it lies."""
     arrays: dict[str, NDArray[Any]] = {}
-    stored = []
+    stored: list[StoredPart] = []
     for part, low, high in _saved_by(tables, tables.engine.rank):
         piece = part.piece
         number = len(stored)

@@ -6,6 +6,8 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from sharded_model import SIZES, WORLD, assembled, batch_of, plan_of, specs_of, train, train_whole
+from thread_engines import on_ranks
 
 from feedfast.bags import Bags
 from feedfast.comm import Engine
@@ -20,8 +22,6 @@ from feedfast.sharded_tables import (
     Uniform,
 )
 from feedfast.sharding import ShardingPlan, TableShape, column_wise, row_wise, table_wise
-from sharded_model import SIZES, WORLD, assembled, batch_of, plan_of, specs_of, train, train_whole
-from simulated_ranks import run_ranks
 
 STEPS = range(20)
 
@@ -37,7 +37,7 @@ def check_equal(num_ranks: int, rule: Rule, k: int) -> None:
         train(tables, engine, STEPS, k, WORLD)
         return tables
 
-    got = assembled(run_ranks(num_ranks, body))
+    got = assembled(on_ranks(num_ranks, body))
     for name, table, want in zip(SIZES, got, whole(rule, k), strict=True):
         difference = np.abs(table - want).max() / np.abs(want).max()
         assert difference <= 1e-5, f"{num_ranks} ranks, {rule}, k = {k}, table {name}"
@@ -71,7 +71,7 @@ def test_first_values_do_not_depend_on_the_division(num_ranks: int, initializer:
     ]
     whole_tables = [initializer(spec.name, 0, spec.rows, spec.dim) for spec in specs]
     got = assembled(
-        run_ranks(num_ranks, lambda engine: ShardedTables(specs, plan_of(num_ranks), engine))
+        on_ranks(num_ranks, lambda engine: ShardedTables(specs, plan_of(num_ranks), engine))
     )
     for table, want in zip(got, whole_tables, strict=True):
         np.testing.assert_array_equal(table, want)
@@ -139,7 +139,7 @@ def test_bytes_and_exchanges_are_those_of_the_closed_form(num_ranks: int) -> Non
     distinct = [
         [np.unique(bags.values) for bags in batch_of(0, 0, rank).bags] for rank in range(num_ranks)
     ]
-    for tables, traffic in run_ranks(num_ranks, body):
+    for tables, traffic in on_ranks(num_ranks, body):
         got = {name: counted.bytes_sent for name, counted in traffic.items()}
         want = closed_form(tables, distinct, distinct)
         if num_ranks == 1:
@@ -169,7 +169,7 @@ def test_two_exchanges_a_lookup_and_one_a_window_whatever_the_number_of_tables(
         return {name: counted.exchanges for name, counted in engine.exchanges_by_name.items()}
 
     want = {"sharded_ids": 6, "sharded_rows": 6, "sharded_gradients": 2}
-    assert run_ranks(3, body) == [want] * 3
+    assert on_ranks(3, body) == [want] * 3
 
 
 def test_replicas_touched_everywhere_travel_as_one_sum_from_the_second_window_on() -> None:
@@ -203,7 +203,7 @@ def test_replicas_touched_everywhere_travel_as_one_sum_from_the_second_window_on
             counts = {n: c.exchanges for n, c in engine.exchanges_by_name.items()}
             return tables, counts
 
-        ranks = run_ranks(num_ranks, body)
+        ranks = on_ranks(num_ranks, body)
         return assembled([tables for tables, _ in ranks])[0], ranks[0][1]
 
     want, _ = train_on(1, 0)
@@ -231,7 +231,7 @@ def test_bad_bags_of_one_rank_are_an_error_on_all_and_the_next_lookup_works() ->
         assert [f.ids.size for f in tables.lookup(good)]
         return messages
 
-    for messages in run_ranks(3, body):
+    for messages in on_ranks(3, body):
         message = "rank 1: table 'rows': values[2] = 67 is not a row of a table with 67 rows"
         assert messages[0] == message
         assert re.match("rank 1: table 'whole': weights.0. = nan", messages[1])
@@ -258,7 +258,7 @@ def test_a_rank_without_parts_and_ranks_without_examples_take_part() -> None:
             np.testing.assert_allclose(next(iter(tables.parts.values())).weights[3:4], moved)
         return squares
 
-    assert run_ranks(2, body) == [2.0, 0.0]
+    assert on_ranks(2, body) == [2.0, 0.0]
 
 
 def test_discard_forgets_the_window() -> None:
@@ -275,7 +275,7 @@ def test_discard_forgets_the_window() -> None:
         tables.apply_window(1.0)
         return tables
 
-    for spec, table in zip(specs_of("adagrad"), assembled(run_ranks(2, body)), strict=True):
+    for spec, table in zip(specs_of("adagrad"), assembled(on_ranks(2, body)), strict=True):
         np.testing.assert_array_equal(table, spec.initializer(spec.name, 0, spec.rows, spec.dim))
 
 
@@ -295,7 +295,7 @@ def test_two_tables_use_six_workers_by_column_splits() -> None:
             np.testing.assert_array_equal(rows.rows, first[rows.ids])
         return tables.nbytes
 
-    held = run_ranks(6, body)
+    held = on_ranks(6, body)
     assert held == [300 * (4 + 1) * 4] * 4 + [200 * (5 + 1) * 4, 200 * (4 + 1) * 4]
 
 
@@ -308,7 +308,7 @@ def test_plans_that_do_not_fit_are_refused() -> None:
                 ShardedTables(specs, plan, engine)
             return str(caught.value)
 
-        return run_ranks(size, body)[0]
+        return on_ranks(size, body)[0]
 
     assert message(specs, plan_of(2), 1) == "the plan has 2 ranks, the engine 1"
     assert "the plan is of tables" in message(specs[1:], plan_of(1), 1)

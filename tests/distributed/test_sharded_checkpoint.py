@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sharded_model import WORLD, plan_of, specs_of, train
+from thread_engines import on_ranks
 
 from feedfast.comm import Engine, NullEngine
 from feedfast.row_optimizers import Rule
 from feedfast.sharded_tables import ShardedTables
 from feedfast.sharded_tables.checkpoint import MANIFEST, Manifest, load_tables, save_tables
-from sharded_model import WORLD, plan_of, specs_of, train
-from simulated_ranks import run_ranks
 
 
 def cells(shards: list[ShardedTables]) -> dict[str, np.ndarray]:
@@ -45,7 +45,7 @@ def save_from(num_ranks: int, rule: Rule, folder: Path, steps: int = 3) -> dict[
         save_tables(tables, folder)
         return tables
 
-    return cells(run_ranks(num_ranks, body))
+    return cells(on_ranks(num_ranks, body))
 
 
 def load_on(num_ranks: int, rule: Rule, folder: Path, *, shift: int = 0) -> list[ShardedTables]:
@@ -55,7 +55,7 @@ def load_on(num_ranks: int, rule: Rule, folder: Path, *, shift: int = 0) -> list
         load_tables(tables, folder)
         return tables
 
-    return run_ranks(num_ranks, body)
+    return on_ranks(num_ranks, body)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam"])
@@ -86,7 +86,7 @@ def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
         return tables
 
     save_from(2, "adam", tmp_path)
-    want, got = cells(run_ranks(1, straight)), cells(run_ranks(3, resumed))
+    want, got = cells(on_ranks(1, straight)), cells(on_ranks(3, resumed))
     for name, array in got.items():
         difference = np.abs(array - want[name]).max()
         assert difference <= 1e-5 * np.abs(want[name]).max(), name  # sums in another order
@@ -128,7 +128,7 @@ def test_one_rank_that_cannot_write_fails_all_and_the_old_checkpoint_stays(
             save_tables(tables, tmp_path)
         return str(caught.value)
 
-    for message in run_ranks(2, body):
+    for message in on_ranks(2, body):
         assert "No space left on device" in message
     for name, array in cells(load_on(1, "sgd", tmp_path)).items():
         np.testing.assert_array_equal(array, want[name])
