@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,8 +43,8 @@ class ShardedTables:
     """Tables whose parts live on the ranks of an engine, as a plan says.
 
     A lookup makes two exchanges whatever the number of tables, a window of lookups one more. All
-    ranks make the same calls in the same order; what they look up, and how much, is their own
-    affair: empty batches are fine. One thread at a time.
+    ranks make the same calls in the same order, the constructor among them; what they look up, and
+    how much, is their own affair: empty batches are fine. One thread at a time.
 
     Bytes that a rank sends to others, as `engine.traffic` counts them, where u(p) is the number of
     distinct rows of piece p that this rank looked up and S(r) the number of pieces of rank r:
@@ -65,8 +66,9 @@ class ShardedTables:
         initialize: Set the weights to their first values; not needed before `load_tables`.
 
     Raises:
-        ValueError: Plan, tables and engine do not fit; or a table with a row-wise rule is divided
-            by columns and has "l2" decay or `max_value`, which look at the weights of all columns.
+        ValueError: Plan, tables and engine do not fit, or ranks differ in them; or a table with a
+            row-wise rule is divided by columns and has "l2" decay or `max_value`, which look at the
+            weights of all columns.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class ShardedTables:
         self.replicas = {
             piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
         }
+        self._check_agreement()
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
@@ -218,6 +221,21 @@ class ShardedTables:
             window.discard()
         for part in [*self.parts.values(), *self.replicas.values()]:
             part.discard_window()
+
+    def _check_agreement(self) -> None:
+        """All ranks must have cut the same tables in the same way, or they misread each other."""
+        said = [
+            self.plan.to_json(),
+            *(f"{spec.name} {spec.rows} {spec.dim} {spec.optimizer.rule}" for spec in self.specs),
+        ]
+        digest = hashlib.sha256("\n".join(said).encode()).digest()
+        mine = np.frombuffer(digest, np.uint8)
+        for rank, other in enumerate(self.engine.all_gather(mine, name="sharded_layout")):
+            if not np.array_equal(other, mine):
+                raise ValueError(
+                    f"rank {rank} has other tables, rules or another plan than rank "
+                    f"{self.engine.rank}, or its tables in another order"
+                )
 
     def _problem(self, bags: Sequence[Bags]) -> str | None:
         if len(bags) != len(self.specs):
