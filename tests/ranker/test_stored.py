@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from feedfast.cli.main import main
-from feedfast.data import Simulation
+from feedfast.config import RankerConfig
+from feedfast.data import Simulation, load
 from feedfast.metrics import normalized_entropy
 from feedfast.ranker.export import artifact_of, export
 from feedfast.ranker.predict import predict
@@ -19,7 +20,7 @@ from feedfast.ranker.stored import LabelledRequests, evaluate_stored, precisions
 from feedfast.ranker_artifact import RankerEncoder
 from feedfast.scorer import Scorer
 from feedfast.store import ModelStore
-from feedfast.training import TrainedRun
+from feedfast.training import TrainedRun, train
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,34 @@ def test_the_budget_is_held_by_what_is_published(
     assert evaluation.worst_delta <= 1e-4
     assert evaluation.worst_delta == pytest.approx(choice.delta, rel=1e-6)
     assert 0.0 < max(o.delta.greatest for o in evaluation.objectives if o.delta) < 0.02
+
+
+@pytest.mark.download
+def test_the_budget_is_held_on_movielens(tmp_path: Path) -> None:
+    dataset = load("movielens")
+    config = RankerConfig()
+    config = replace(config, training=replace(config.training, max_epochs=1))
+    run = train(dataset, config, tmp_path / "run")
+    history = config.history
+    data = LabelledRequests.of(
+        dataset, run=run, max_members=history.max_members, max_hashtags=history.max_hashtags
+    )
+    encoder = RankerEncoder(artifact_of(run.ranker), threads=2)
+    store = ModelStore(tmp_path / "store")
+    choice = precisions_within_budget(encoder, data, store.path, max_ne_delta=1e-4, threads=2)
+    whole = sum(encoder.num_bytes(section, "fp32") for section in choice.precisions)
+    small = sum(
+        encoder.num_bytes(section, precision)  # type: ignore[arg-type]
+        for section, precision in choice.precisions.items()
+    )
+    assert small < 0.5 * whole
+    encoder.publish(store, "whole", {})
+    encoder.publish(store, "small", choice.precisions)
+    scorers = [Scorer.open(store.path, model=name, threads=2) for name in ("small", "whole")]
+    evaluation = evaluate_stored(
+        scorers[0], data, num_bytes=small, against=scorers[1], against_bytes=whole
+    )
+    assert evaluation.worst_delta <= 1e-4
 
 
 def test_a_table_that_a_precision_cannot_hold_stays_larger(
