@@ -2,7 +2,8 @@
 // same scales per output channel and the same epilogue fused as post-operations (relu; logistic and
 // multiplication by h), one thread, in turns with the peak probe of the same run. oneDNN's int8
 // layers get calibrated scales and an input that is uint8 already, so it does not look for ranges;
-// its bf16 layers write bf16. Counters are medians in microseconds.
+// its bf16 layers write bf16. Where LIBXSMM is installed its products take turns too, in fp32 and
+// bf16 (xsmm_network.h). Counters are medians in microseconds.
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -14,6 +15,7 @@
 #include <functional>
 #include <list>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -22,6 +24,9 @@
 #include "cpp/gated_mlp/gated_mlp.h"
 #include "cpp/gated_mlp/peak_probe.h"
 #include "cpp/gated_mlp/reference.h"
+#ifdef FEEDFAST_HAVE_LIBXSMM
+#include "benchmarks/cpp/xsmm_network.h"
+#endif
 
 namespace feedfast {
 namespace {
@@ -196,8 +201,15 @@ void BM_BesideOneDnn(benchmark::State& state, Precision precision) {
   const std::int64_t steps =
       std::max<std::int64_t>(1, static_cast<std::int64_t>(operations) / PeakProbe(precision, 1));
   std::int64_t peak_operations = 0;
-  const std::vector<std::function<void()>> calls = {
+  std::vector<std::function<void()>> calls = {
       ours, [&] { peer.Run(); }, [&] { peak_operations = PeakProbe(precision, steps); }};
+#ifdef FEEDFAST_HAVE_LIBXSMM
+  std::optional<benchmarks::XsmmNetwork> xsmm;
+  if (precision != Precision::kInt8) {
+    xsmm.emplace(network, precision, x, batch);
+    calls.emplace_back([&] { xsmm->Run(); });
+  }
+#endif
   for (const auto& call : calls) call();
   double error = 0;
   double size = 0;
@@ -209,9 +221,14 @@ void BM_BesideOneDnn(benchmark::State& state, Precision precision) {
   // Two ways to round the same products; fp32 differs in the last places alone.
   const double allowed = precision == Precision::kFp32 ? 1e-5 : 0.05;
   if (std::sqrt(error / size) > allowed) return state.SkipWithError("the outputs differ");
+#ifdef FEEDFAST_HAVE_LIBXSMM
+  for (std::size_t i = 0; xsmm.has_value() && i < out.size(); ++i)
+    if (!(std::abs(out[i] - xsmm->Output(static_cast<std::int64_t>(i))) < allowed))
+      return state.SkipWithError("LIBXSMM's outputs differ");
+#endif
   // A few calls of one kind together: at batch 1 the weights come from the cache, as they would.
   const int calls_at_a_time = batch < 16 ? 20 : batch < 64 ? 4 : 1;
-  std::vector<double> taken[3];
+  std::vector<std::vector<double>> taken(calls.size());
   for (auto _ : state) {
     for (std::size_t which = 0; which < calls.size(); ++which) {
       calls[which]();
@@ -227,6 +244,7 @@ void BM_BesideOneDnn(benchmark::State& state, Precision precision) {
   const double peak = static_cast<double>(peak_operations) / Median(taken[2]) / 1e3;
   state.counters["ours_us"] = ours_us;
   state.counters["onednn_us"] = peer_us;
+  if (calls.size() > 3) state.counters["libxsmm_us"] = Median(taken[3]);
   state.counters["ours_gops"] = operations / ours_us / 1e3;
   state.counters["peak_gops"] = peak;
   state.counters["of_peak"] = operations / ours_us / 1e3 / peak;

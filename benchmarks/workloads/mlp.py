@@ -4,7 +4,7 @@ The GFLOP/s rows stand beside the peak of the same multiply-add units, probed in
 kernel. The last rows time one layer in TensorFlow: the op against the composition of TensorFlow's
 own ops, forward and in a training step (the op's gradient runs the layer a second time). Where
 `bench_gated_mlp_peers` is built (cmake --preset release, libdnnl-dev), its rows come first: fp32,
-bf16 and int8 beside oneDNN and the probes, in turns in one C++ program.
+bf16 and int8 beside oneDNN, LIBXSMM (libxsmm-dev) and the probes, in turns in one C++ program.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from feedfast.gated_mlp import GatedLayer, GatedMLP
 SIZES = (512, 1024, 1024, 512)
 PEAK_SHARE = 0.85  # of the probe, from batch 64 on; below, weights come from the L3 cache
 PEAK_SHARES = {"fp32": PEAK_SHARE, "bf16": 0.9, "int8": 0.8}
-BESIDE_ONEDNN = (
+PEERS_PROGRAM = (
     Path(__file__).parents[2] / "build" / "release" / "benchmarks" / "cpp" / "bench_gated_mlp_peers"
 )
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
-    if BESIDE_ONEDNN.exists() and options.threads == 1:
+    if PEERS_PROGRAM.exists() and options.threads == 1:
         seconds = "0.05" if options.quick else "0.4"
-        command = [BESIDE_ONEDNN, f"--benchmark_min_time={seconds}", "--benchmark_format=json"]
+        command = [PEERS_PROGRAM, f"--benchmark_min_time={seconds}", "--benchmark_format=json"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        yield from _beside_onednn(json.loads(output))
+        yield from _beside_peers(json.loads(output))
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     rng = np.random.default_rng(0)
     layers = _layers(rng)
@@ -78,7 +78,7 @@ def run(options: BenchOptions) -> Iterator[BenchRow]:
             yield from _in_tensorflow(batch, options)
 
 
-def _beside_onednn(report: dict[str, Any]) -> Iterator[BenchRow]:
+def _beside_peers(report: dict[str, Any]) -> Iterator[BenchRow]:
     """Rows of the report of bench_gated_mlp_peers."""
     for entry in report["benchmarks"]:
         _, precision, batch = entry["name"].split("/")
@@ -91,6 +91,15 @@ def _beside_onednn(report: dict[str, Any]) -> Iterator[BenchRow]:
             peer_value=entry["onednn_us"],
             target=1.0,
         )
+        if "libxsmm_us" in entry:
+            yield row(
+                f"{path}/peer=libxsmm",
+                entry["ours_us"],
+                "us",
+                peer="LIBXSMM batch-reduce products",
+                peer_value=entry["libxsmm_us"],
+                target=1.0,
+            )
         yield row(
             f"{path}/peer=probe",
             entry["ours_gops"],
