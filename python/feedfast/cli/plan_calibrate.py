@@ -56,6 +56,8 @@ def _show(topology: Topology, console: Console) -> None:
             ["within a host", 1e6 * topology.local_latency, topology.local_bandwidth / 1e9],
             ["across hosts", 1e6 * topology.host_latency, topology.host_bandwidth / 1e9],
             ["row read", 1e6 * topology.row_seconds, topology.row_bandwidth / 1e9],
+            ["gradient packed", 1e6 * topology.window_seconds, topology.window_bandwidth / 1e9],
+            ["gradient added", 1e6 * topology.sum_seconds, topology.sum_bandwidth / 1e9],
             ["row updated", 1e6 * topology.update_seconds, topology.update_bandwidth / 1e9],
             ["rows in order", None, topology.copy_bandwidth / 1e9],
             ["one id", 1e6 * topology.id_seconds, None],

@@ -9,11 +9,12 @@ same topology: the mean of their rates.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from feedfast import _core
+from feedfast.bags import FloatArray, IntArray
 from feedfast.comm import Engine
 from feedfast.comm.sparse_rows import RowAccumulator
 from feedfast.row_optimizers import RowUpdater
@@ -23,10 +24,11 @@ _NARROW, _WIDE = 8, 64
 _NUM_ROWS = 200_000
 _NUM_READ = 100_000
 _REPEATS = 7
-_LATENCY_REPEATS = 30
+_EXCHANGES = 50
+_TABLES = 500
 _TINY = 8
 # Of one exchange, what a rank sends to each other.
-_EXCHANGE_BYTES = 1 << 20
+_EXCHANGE_BYTES = 4 << 20
 _COPY_BYTES = 16 << 20
 _SMALLEST = 1e-12
 
@@ -48,23 +50,29 @@ def calibrate(engine: Engine, *, memory_bytes: int, name: str = "measured") -> T
         raise ValueError(f"{engine.size} ranks are not hosts of {per_host} ranks each")
     hosts = engine.size // per_host
     rng = np.random.default_rng(engine.rank)
+    # Ids made unique, divided by owner and put back in place.
+    find = _finder(engine, rng)
     read = [_row_seconds(engine, rng, dim) for dim in (_NARROW, _WIDE)]
-    update = [_update_seconds(engine, rng, dim) for dim in (_NARROW, _WIDE)]
+    gradients = np.array([_gradient_seconds(engine, rng, dim) for dim in (_NARROW, _WIDE)])
+    # A gradient is read and written; a row with weights, gradient and one state number as well.
+    moved = [8 * _NARROW, 8 * _WIDE]
     rates = np.array(
         [
-            _id_seconds(engine, rng),
+            _together(engine, find) / _NUM_READ,
             *_per_row_and_byte(read, [4 * _NARROW, 4 * _WIDE]),
-            # A gradient added: read and written; a row updated: weights and one state number.
-            *_per_row_and_byte(update, [8 * _NARROW + 4, 8 * _WIDE + 4]),
+            *_per_row_and_byte(gradients[:, 0], moved),
+            *_per_row_and_byte(gradients[:, 1], moved),
+            *_per_row_and_byte(gradients[:, 2], [num_bytes + 8 for num_bytes in moved]),
             _copy_seconds(engine) / _COPY_BYTES,
             _table_seconds(engine),
-            _workers(engine, rng),
+            _workers(engine, find),
         ]
     )
     rates = np.mean(engine.all_gather(rates, name="calibrate_rates"), axis=0)
     workers = min(float(per_host), max(1.0, float(rates[-1])))
     crowd = per_host / workers
-    of_id, of_row, row_byte, of_update, update_byte, copy_byte, of_table = rates[:-1] / crowd
+    of_id, *pairs, copy_byte, of_table = rates[:-1] / crowd
+    of_row, of_window, of_sum, of_update = np.reshape(pairs, (4, 2))
     local_latency, local_bandwidth = _link(_neighbours(engine, hosts))
     local_bandwidth *= crowd
     host_latency, host_bandwidth = local_latency, local_bandwidth
@@ -83,10 +91,14 @@ def calibrate(engine: Engine, *, memory_bytes: int, name: str = "measured") -> T
         host_latency=float(links[2]),
         host_bandwidth=float(links[3]),
         id_seconds=float(of_id),
-        row_seconds=float(of_row),
-        row_bandwidth=1.0 / float(row_byte),
-        update_seconds=float(of_update),
-        update_bandwidth=1.0 / float(update_byte),
+        row_seconds=float(of_row[0]),
+        row_bandwidth=1.0 / float(of_row[1]),
+        window_seconds=float(of_window[0]),
+        window_bandwidth=1.0 / float(of_window[1]),
+        sum_seconds=float(of_sum[0]),
+        sum_bandwidth=1.0 / float(of_sum[1]),
+        update_seconds=float(of_update[0]),
+        update_bandwidth=1.0 / float(of_update[1]),
         copy_bandwidth=1.0 / float(copy_byte),
         table_seconds=float(of_table),
         workers=workers,
@@ -94,54 +106,80 @@ def calibrate(engine: Engine, *, memory_bytes: int, name: str = "measured") -> T
 
 
 def _together(engine: Engine, work: Callable[[], object], repeats: int = _REPEATS) -> float:
-    """Median seconds of `work` while all ranks do it."""
+    """Median seconds until all ranks have done `work`: a rank that waits for a core counts too."""
     seconds = []
     for _ in range(repeats):
         engine.barrier(name="calibrate_barrier")
         start = time.perf_counter()
         work()
+        engine.barrier(name="calibrate_barrier")
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
 
 
-def _per_row_and_byte(seconds: list[float], num_bytes: list[int]) -> tuple[float, float]:
+def _per_row_and_byte(
+    seconds: Sequence[float] | FloatArray, num_bytes: Sequence[int]
+) -> tuple[float, float]:
     """(per row, per byte) of a line through the seconds of a narrow and a wide row."""
-    per_byte = max(_SMALLEST, (seconds[1] - seconds[0]) / (num_bytes[1] - num_bytes[0]))
-    return max(0.0, seconds[0] - per_byte * num_bytes[0]), per_byte
+    per_byte = max(_SMALLEST, float(seconds[1] - seconds[0]) / (num_bytes[1] - num_bytes[0]))
+    return max(0.0, float(seconds[0]) - per_byte * num_bytes[0]), per_byte
 
 
 def _row_seconds(engine: Engine, rng: np.random.Generator, dim: int) -> float:
     """Of one row of `dim` numbers read at random."""
-    return _together(engine, _reader(rng, dim)) / _NUM_READ
-
-
-def _reader(rng: np.random.Generator, dim: int) -> Callable[[], object]:
     table = rng.standard_normal((_NUM_ROWS, dim), np.float32)
     rows = rng.integers(0, _NUM_ROWS, _NUM_READ)
     out = np.empty((_NUM_READ, dim), np.float32)
-    return lambda: np.take(table, rows, axis=0, out=out, mode="clip")
+    seconds = _together(engine, lambda: np.take(table, rows, axis=0, out=out, mode="clip"))
+    return seconds / _NUM_READ
 
 
-def _update_seconds(engine: Engine, rng: np.random.Generator, dim: int) -> float:
-    """Half of one row gradient of `dim` numbers added to a window and one row updated."""
+def _gradient_seconds(
+    engine: Engine, rng: np.random.Generator, dim: int
+) -> tuple[float, float, float]:
+    """Of one row gradient of `dim` numbers: added to a rank's window and packed; unpacked and added
+    by its owner; its row updated."""
     table = rng.standard_normal((_NUM_ROWS, dim), np.float32)
     updater = RowUpdater("rowwise_adagrad")
     states = updater.states(table)
-    rows = rng.permutation(_NUM_ROWS)[:_NUM_READ]
     gradients = rng.standard_normal((_NUM_READ, dim), np.float32)
-    window = RowAccumulator(dim)
+    own, owned = RowAccumulator(dim), RowAccumulator(dim)
+    # Two sources that have half of their rows in common, each in ascending order.
+    some, others = (rng.permutation(_NUM_ROWS)[:_NUM_READ] for _ in range(2))
+    received = [_packed(np.sort(rows), gradients) for rows in (some, others)]
+    num_owned = np.union1d(some, others).size
+
+    def pack() -> None:
+        own.add(some, gradients)
+        sums = own.take()
+        _packed(sums.rows, sums.sums)
+
+    def add() -> None:
+        owned.discard()
+        for message in received:
+            rows = message[:_NUM_READ].view(np.int32).astype(np.int64)
+            owned.add(rows, message[_NUM_READ:].reshape(_NUM_READ, dim))
 
     def update() -> None:
-        window.add(rows, gradients)
-        sums = window.take()
+        add()
+        sums = owned.take()
         updater.apply_rows(table, states, sums.rows, sums.sums, learning_rate=0.0, step=1)
 
-    return _together(engine, update) / (2 * _NUM_READ)
+    packing, adding, updating = (_together(engine, work) for work in (pack, add, update))
+    return (
+        packing / _NUM_READ,
+        adding / (2 * _NUM_READ),
+        max(0.0, updating - adding) / num_owned,
+    )
 
 
-def _id_seconds(engine: Engine, rng: np.random.Generator) -> float:
-    """Of one id made unique, divided by owner and put back in place."""
-    ids = np.minimum(rng.zipf(1.2, _NUM_READ), _NUM_ROWS) - 1
+def _packed(rows: IntArray, values: FloatArray) -> FloatArray:
+    """One message of row numbers and values."""
+    return np.concatenate([rows.astype(np.int32).view(np.float32), values.ravel()])
+
+
+def _finder(engine: Engine, rng: np.random.Generator) -> Callable[[], object]:
+    ids = rng.integers(0, _NUM_ROWS, _NUM_READ)
     firsts = np.linspace(0, _NUM_ROWS, engine.size + 1).astype(np.int64)
 
     def find() -> None:
@@ -151,13 +189,13 @@ def _id_seconds(engine: Engine, rng: np.random.Generator) -> float:
         rank_of[order] = np.arange(order.size)
         rank_of[positions]
 
-    return _together(engine, find) / _NUM_READ
+    return find
 
 
 def _copy_seconds(engine: Engine) -> float:
+    """Of `_COPY_BYTES` copied into memory that is new, as that of messages is."""
     source = np.zeros(_COPY_BYTES, np.uint8)
-    target = np.empty_like(source)
-    return _together(engine, lambda: np.copyto(target, source))
+    return _together(engine, source.copy)
 
 
 def _table_seconds(engine: Engine) -> float:
@@ -167,26 +205,26 @@ def _table_seconds(engine: Engine) -> float:
     window = RowAccumulator(_NARROW)
 
     def pass_through() -> None:
-        out = np.empty((_TINY, _NARROW), np.float32)
-        np.take(values, rows, axis=0, out=out, mode="clip")
-        np.concatenate([rows, rows])
-        window.add(rows, out)
-        window.take()
+        for _ in range(_TABLES):
+            out = np.empty((_TINY, _NARROW), np.float32)
+            np.take(values, rows, axis=0, out=out, mode="clip")
+            window.add(rows, out)
+            sums = window.take()
+            _packed(sums.rows, sums.sums)
 
-    return _together(engine, pass_through, _LATENCY_REPEATS)
+    return _together(engine, pass_through) / _TABLES
 
 
-def _workers(engine: Engine, rng: np.random.Generator) -> float:
+def _workers(engine: Engine, work: Callable[[], object]) -> float:
     """Ranks of a host that run at once: what all do together over what one does alone."""
-    read = _reader(rng, _WIDE)
-    together = _together(engine, read)
+    together = _together(engine, work)
     alone: list[float] = []
     for rank in range(engine.local_size):
         engine.barrier(name="calibrate_barrier")
         if engine.local_rank == rank:
             for _ in range(_REPEATS):
                 start = time.perf_counter()
-                read()
+                work()
                 alone.append(time.perf_counter() - start)
         engine.barrier(name="calibrate_barrier")
     return engine.local_size * float(np.median(alone)) / together
@@ -226,9 +264,15 @@ def _link(engine: Engine) -> tuple[float, float]:
         return 0.0, 1.0 / _SMALLEST
     tiny = [np.zeros(1, np.uint8)] * engine.size
     large = [np.zeros(_EXCHANGE_BYTES, np.uint8)] * engine.size
-    latency = _together(
-        engine, lambda: engine.all_to_all(tiny, name="calibrate_latency"), _LATENCY_REPEATS
-    )
-    seconds = _together(engine, lambda: engine.all_to_all(large, name="calibrate_bandwidth"))
+
+    def exchange_tiny() -> None:
+        for _ in range(_EXCHANGES):
+            engine.all_to_all(tiny, name="calibrate_latency")
+
+    def exchange_large() -> None:
+        engine.all_to_all(large, name="calibrate_bandwidth")
+
+    latency = _together(engine, exchange_tiny) / _EXCHANGES
+    seconds = _together(engine, exchange_large)
     sent = (engine.size - 1) * _EXCHANGE_BYTES
     return latency, sent / max(_SMALLEST, seconds - latency)

@@ -84,7 +84,8 @@ class Metric(IntEnum):
     REPLICA_GATHER_BYTES = 7  # of a window: row gradients of replicas, gathered by all
     REPLICA_SUM_BYTES = 8  # of a window: dense gradients of replicas, summed over all
     ROW_SQUARE_BYTES = 9  # of a window, per other rank: row-wise rules divided by columns
-    MEMORY_BYTES = 10  # weights, optimizer state, exchange buffers
+    WINDOW_SECONDS = 10  # of a window: own row gradients added and packed
+    MEMORY_BYTES = 11  # weights, optimizer state, exchange buffers
 
 
 PARTS: tuple[str, ...] = (
@@ -132,7 +133,9 @@ class CostModel:
         local = totals[..., Metric.REDUCE_BYTES] / self.topology.local_bandwidth
         return np.stack(
             [
-                self._slowest(totals[..., Metric.SOURCE_SECONDS]),
+                self._slowest(
+                    totals[..., Metric.SOURCE_SECONDS] + totals[..., Metric.WINDOW_SECONDS] / window
+                ),
                 self._exchange_seconds(totals[..., Metric.ID_BYTES]),
                 self._slowest(totals[..., Metric.LOOKUP_SECONDS]),
                 self._exchange_seconds(totals[..., Metric.ROW_BYTES]) + self._slowest(local),
@@ -219,6 +222,8 @@ class CostModel:
             total[:, Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
             summed, updated = seen, float(rows) if ranks > 1 else updated
         total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * share, seen / work.window)
+        copies = ranks if summed > seen else 1
+        total[:, Metric.WINDOW_SECONDS] += self._window(table, seen, copies=copies)
         total[:, Metric.UPDATE_SECONDS] += self._update(table, table.dim, summed, updated)
         total[:, Metric.MEMORY_BYTES] += table.part_bytes(rows, table.dim) + summed * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
@@ -231,12 +236,14 @@ class CostModel:
         ids = work.batch_per_rank * table.lookups_per_example
         element = work.wire_bytes
         first = placement.hot_rows
+        columns = max(1, len(placement.column_ranges))
         cold = 1.0
         if first:
             cold = lookup_share(table, first, table.rows)
         own = distinct_rows(table, ids, first, table.rows)
         own_window = distinct_rows(table, ids * work.window, first, table.rows)
-        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own)
+        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own, columns)
+        total[:, Metric.WINDOW_SECONDS] += self._window(table, own_window, columns)
         total[:, Metric.MEMORY_BYTES] += own * table.dim * element + 2.0 * own_window * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
         )
@@ -257,8 +264,10 @@ class CostModel:
                 table, shard.columns, ranks * in_window, updated
             )
             if table.optimizer.startswith("rowwise_"):
-                others = len(placement.column_ranges) - 1
+                others = columns - 1
                 line[Metric.ROW_SQUARE_BYTES] += updated * _GRADIENT_BYTES * others / ranks
+                # Squares of the own columns, then those of each other rank added.
+                line[Metric.UPDATE_SECONDS] += others * updated * topology.row_seconds
             line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
             line[Metric.MEMORY_BYTES] += ranks * (
                 seen * shard.columns * element
@@ -301,23 +310,37 @@ class CostModel:
     def _row(self, num_bytes: float) -> float:
         return self.topology.row_seconds + num_bytes / self.topology.row_bandwidth
 
-    def _source(self, table: TableShape, ids: float, own: float) -> float:
-        """`ids` made unique, `own` rows of them unpacked, pooled; gradients spread and added."""
+    def _source(self, table: TableShape, ids: float, own: float, columns: int = 1) -> float:
+        """`ids` made unique, `own` rows of them unpacked from so many ranges of columns, pooled,
+        gradients spread to the rows."""
         topology, row_bytes = self.topology, table.dim * _GRADIENT_BYTES
         return (
             ids * (topology.id_seconds + 3 * row_bytes / topology.row_bandwidth)
-            + own * row_bytes / topology.copy_bandwidth
-            + own * (topology.update_seconds + 2 * row_bytes / topology.update_bandwidth)
+            + own * (columns * topology.row_seconds + row_bytes / topology.copy_bandwidth)
             + 2.0 * topology.table_seconds
         )
 
+    def _window(self, table: TableShape, own: float, columns: int = 1, copies: int = 1) -> float:
+        """The `own` row gradients of a rank's window added, and packed as so many ranges of columns
+        for so many receivers."""
+        topology, row_bytes = self.topology, table.dim * _GRADIENT_BYTES
+        return own * (
+            topology.window_seconds
+            + (columns - 1) * topology.row_seconds
+            + 2 * row_bytes / topology.window_bandwidth
+            + (copies - 1) * row_bytes / topology.copy_bandwidth
+        )
+
     def _update(self, table: TableShape, columns: int, summed: float, updated: float) -> float:
-        """`summed` row gradients added up, then `updated` rows and states read and written."""
+        """`summed` row gradients unpacked and added, then `updated` rows and states written."""
         topology = self.topology
         state = columns * table.bytes_per_element + table.state_row_bytes(columns)
-        return (summed + updated) * topology.update_seconds + (
-            summed * 2 * columns * _GRADIENT_BYTES + updated * 2 * state
-        ) / topology.update_bandwidth
+        return (
+            summed * topology.sum_seconds
+            + summed * 2 * columns * _GRADIENT_BYTES / topology.sum_bandwidth
+            + updated * topology.update_seconds
+            + updated * 2 * state / topology.update_bandwidth
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -31,9 +31,11 @@ class Topology:
         id_seconds: Of one id of a rank's own bags: found among the others, sent, put back in place.
         row_seconds: Of one row that an owner reads, beside its bytes.
         row_bandwidth: Bytes per second of rows read at random.
-        update_seconds: Of one row gradient added, or one row updated, beside its bytes.
-        update_bandwidth: Bytes per second of rows added and updated at random.
-        copy_bandwidth: Bytes per second of packing and unpacking rows in order.
+        window_seconds, window_bandwidth: The same of one row gradient of a rank's own window:
+            added, sorted, packed.
+        sum_seconds, sum_bandwidth: The same of one row gradient that an owner unpacks and adds.
+        update_seconds, update_bandwidth: The same of one row and its state updated.
+        copy_bandwidth: Bytes per second of packing and unpacking rows in order, into new memory.
         table_seconds: Of one table in one pass (forward, backward), whatever its rows.
         workers: Ranks of a host that really run at once: ranks_per_host, or fewer where the ranks
             share cores.
@@ -51,6 +53,10 @@ class Topology:
     id_seconds: float
     row_seconds: float
     row_bandwidth: float
+    window_seconds: float
+    window_bandwidth: float
+    sum_seconds: float
+    sum_bandwidth: float
     update_seconds: float
     update_bandwidth: float
     copy_bandwidth: float
@@ -104,13 +110,14 @@ class Topology:
 
 _RATES = (
     *("local_latency", "local_bandwidth", "host_latency", "host_bandwidth"),
-    *("id_seconds", "row_seconds", "row_bandwidth", "update_seconds", "update_bandwidth"),
+    *("id_seconds", "row_seconds", "row_bandwidth", "window_seconds", "window_bandwidth"),
+    *("sum_seconds", "sum_bandwidth", "update_seconds", "update_bandwidth"),
     *("copy_bandwidth", "table_seconds", "workers"),
 )
 _MAY_BE_ZERO = frozenset(
     {
-        *("local_latency", "host_latency", "id_seconds", "row_seconds", "update_seconds"),
-        "table_seconds",
+        *("local_latency", "host_latency", "id_seconds", "row_seconds", "window_seconds"),
+        *("sum_seconds", "update_seconds", "table_seconds"),
     }
 )
 
@@ -155,6 +162,10 @@ _PRESETS: Mapping[str, Topology] = MappingProxyType(
                 id_seconds=0.0,
                 row_seconds=0.0,
                 row_bandwidth=0.5 * 2.0e12,
+                window_seconds=0.0,
+                window_bandwidth=0.5 * 2.0e12,
+                sum_seconds=0.0,
+                sum_bandwidth=0.5 * 2.0e12,
                 update_seconds=0.0,
                 update_bandwidth=0.5 * 2.0e12,
                 copy_bandwidth=0.8 * 2.0e12,
@@ -174,6 +185,10 @@ _PRESETS: Mapping[str, Topology] = MappingProxyType(
                 id_seconds=0.0,
                 row_seconds=0.0,
                 row_bandwidth=0.5 * 3.35e12,
+                window_seconds=0.0,
+                window_bandwidth=0.5 * 3.35e12,
+                sum_seconds=0.0,
+                sum_bandwidth=0.5 * 3.35e12,
                 update_seconds=0.0,
                 update_bandwidth=0.5 * 3.35e12,
                 copy_bandwidth=0.8 * 3.35e12,

@@ -1,0 +1,1 @@
+"""What `planner.py` starts in processes of its own."""
