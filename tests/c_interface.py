@@ -176,6 +176,27 @@ class CRequest:
         self.columns = columns
 
 
+class Answer:
+    """Arrays that take an answer, and `ff_result` over them."""
+
+    def __init__(self, candidates: int, objectives: int, places: int) -> None:
+        self.probabilities = np.full((candidates, objectives), np.nan, dtype=np.float32)
+        self.score = np.full(candidates, np.nan, dtype=np.float32)
+        self.order = np.full(places, -7, dtype=np.int64)
+        self.stages = np.full(5, -1, dtype=np.int64)
+        self.columns = ResultColumns(
+            struct_size=ctypes.sizeof(ResultColumns),
+            probabilities=_address(self.probabilities),
+            probabilities_size=self.probabilities.size,
+            score=_address(self.score),
+            score_size=self.score.size,
+            order=_address(self.order),
+            order_size=self.order.size,
+            stage_nanoseconds=_address(self.stages),
+            stage_nanoseconds_size=self.stages.size,
+        )
+
+
 class CScorer:
     """A scorer opened by libfeedfast."""
 
@@ -207,31 +228,21 @@ class CScorer:
         found = getattr(self._library, f"ff_scorer_{name}")(self.handle, index)
         return None if found.data is None else found.data[: found.size].decode()
 
+    def answer(self, candidates: int, places: int | None = None) -> Answer:
+        return Answer(
+            candidates, self.count("num_objectives"), candidates if places is None else places
+        )
+
     def score(
         self, request: CRequest, *, timing: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
         """(probabilities, score, order, nanoseconds of the stages)."""
         candidates = request.num_candidates
-        places = min(request.columns.top_k or candidates, candidates)
-        probabilities = np.full(
-            (candidates, self.count("num_objectives")), np.nan, dtype=np.float32
-        )
-        score = np.full(candidates, np.nan, dtype=np.float32)
-        order = np.full(places, -7, dtype=np.int64)
-        stages = np.full(5, -1, dtype=np.int64)
-        result = ResultColumns(
-            struct_size=ctypes.sizeof(ResultColumns),
-            probabilities=_address(probabilities),
-            probabilities_size=probabilities.size,
-            score=_address(score),
-            score_size=score.size,
-            order=_address(order),
-            order_size=order.size,
-            stage_nanoseconds=_address(stages) if timing else None,
-            stage_nanoseconds_size=stages.size,
-        )
-        self.score_into(request, result)
-        return probabilities, score, order, stages
+        answer = self.answer(candidates, min(request.columns.top_k or candidates, candidates))
+        if not timing:
+            answer.columns.stage_nanoseconds = None
+        self.score_into(request, answer.columns)
+        return answer.probabilities, answer.score, answer.order, answer.stages
 
     def score_into(self, request: CRequest, result: ResultColumns) -> None:
         self._call(
