@@ -116,7 +116,9 @@ def _rows(name: str, ours: Calls, compute: Calls) -> Iterator[BenchRow]:
         )
 
     yield tail("p99", float(p99))
-    yield tail("p99_not_preempted", float(np.percentile(ours.seconds[ours.preempted == 0], 99)))
+    undisturbed = ours.seconds[ours.preempted == 0]
+    if undisturbed.size:  # a machine may disturb every call
+        yield tail("p99_not_preempted", float(np.percentile(undisturbed, 99)))
     compute_p50, compute_p99 = np.percentile(compute.seconds, [50, 99])
     yield row(
         f"{name}/p99_of_p50",
