@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from processes import run_ranks
+from test_horovod_engine import horovodrun, needs_horovod
 
 STEPS = 20  # of sharded_worker.py
 
@@ -15,13 +17,26 @@ STEPS = 20  # of sharded_worker.py
     "size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (3, 4, 6))]
 )
 def test_a_model_trains_as_one_process_with_whole_tables(size: int, tmp_path: Path) -> None:
-    world = 2 if size == 2 else 12
-    run_ranks("sharded_worker.py", size, str(tmp_path), str(world), timeout=600)
-    found, exchanges = json.loads((tmp_path / "found.json").read_text())
+    run_ranks("sharded_worker.py", size, str(tmp_path), str(size), timeout=600)
+    check(tmp_path)
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_the_same_over_horovod(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("sharded_worker.py")
+    done = horovodrun([sys.executable, str(script), str(tmp_path), "2"], timeout=600)
+    assert done.returncode == 0, done.stdout[-8000:]
+    check(tmp_path)
+
+
+def check(folder: Path) -> None:
+    """Reads what the worker found."""
+    found, exchanges = json.loads((folder / "found.json").read_text())
     for result in found:
         assert result["difference"] <= 1e-5, result
         assert result["moved"] > 1e-3, result
         assert result["same_bits"], result
-    micro_batches = STEPS * (1 + 2 + 5) * world // size
+    micro_batches = STEPS * (1 + 2 + 5)
     assert exchanges["sharded_ids"] == exchanges["sharded_rows"] == micro_batches
     assert exchanges["sharded_gradients"] == STEPS * 3

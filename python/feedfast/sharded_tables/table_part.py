@@ -82,9 +82,10 @@ class TablePart:
         return self.set_window(rows, sums, scale)
 
     def set_window(self, rows: IntArray, sums: FloatArray, scale: float) -> float:
-        """The same from sums [n, columns] that are there already; `rows` ascend."""
+        """The same from sums [n, columns] that are there already and are scaled; `rows` ascend."""
         self._rows = rows
-        self._gradient = sums * np.float32(scale)
+        self._gradient = sums
+        self._gradient *= np.float32(scale)
         squares = self.row_squares()
         self._row_squares = None
         return float(squares.sum(dtype=np.float64))
