@@ -29,6 +29,7 @@ from horovod.tensorflow.gradient_aggregation_eager import LocalGradientAggregati
 
 from feedfast.comm import Engine, SharedMemoryEngine
 from feedfast.comm.horovod_engine import HorovodEngine
+from feedfast.comm.sparse_rows import RowAccumulator
 from feedfast.tf import optimizers
 from feedfast.tf.distributed import AccumulatingGradientTape
 from feedfast.tf.distributed.sparse_exchange import exchange_rows, threshold_share
@@ -90,9 +91,14 @@ def optimizer() -> Any:
 
 
 def ours(rows: int, engine: Engine, k: int) -> Window:
-    model = Dlrm(rows)
+    model, update = Dlrm(rows), optimizer()
     tape = AccumulatingGradientTape(k, engine=engine)
-    step = tape.training_step(model.loss, model.variables, optimizer())
+
+    @tf.function
+    def step(*batch: tf.Tensor) -> None:
+        with tape:
+            loss = model.loss(*batch)
+        tape.minimize(loss, model.variables, update)
 
     def window(batches: list[Batch]) -> None:
         for batch in batches:
@@ -256,13 +262,13 @@ def crossover(engine: Engine, group: str, rounds: int, scale: int) -> dict[str, 
     del group
     rng = np.random.default_rng(engine.rank)
     shares = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-    points = []
+    points, sums = [], RowAccumulator(DIM)
     for share in shares:
         touched = np.sort(rng.permutation(rows)[: int(share * rows)])
         gradient = rng.standard_normal((len(touched), DIM), dtype=np.float32)
 
         def as_rows(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
-            exchange_rows(engine, [(touched, gradient)], wire="exact")
+            exchange_rows(engine, [(touched, gradient)], [sums], wire="exact")
 
         def as_table(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
             table = np.zeros((rows, DIM + 1), np.float32)

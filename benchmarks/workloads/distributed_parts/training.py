@@ -22,7 +22,7 @@ _WIRE_TOLERANCE = 0.02
 
 def rows(options: BenchOptions) -> Iterator[BenchRow]:
     """Examples/s, loopback bytes, and exchanges of a window of five micro-batches."""
-    rounds, scale = ("3", "8") if options.quick else ("15", "1")
+    rounds, scale = ("3", "8") if options.quick else ("31", "1")
     document = run_job(
         "distributed_training.py", "training", f"bench-{uuid.uuid4().hex}", rounds, scale
     )

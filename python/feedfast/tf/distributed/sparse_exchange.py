@@ -71,13 +71,18 @@ def rows_are_cheaper(
 
 
 def exchange_rows(
-    engine: Engine, tables: Sequence[RowGradients], *, wire: Wire
+    engine: Engine,
+    tables: Sequence[RowGradients],
+    sums: Sequence[RowAccumulator],
+    *,
+    wire: Wire,
 ) -> list[RowGradients]:
     """Sums the row gradients of all tables over the processes; one all-gather.
 
     Args:
         engine: Of the processes, which all give the same number of tables of the same dims.
         tables: Distinct rows of each table and their gradients.
+        sums: An accumulator per table, empty before and after.
         wire: "bf16" rounds every process's gradients once.
 
     Returns:
@@ -88,10 +93,10 @@ def exchange_rows(
         return list(tables)
     received = engine.all_gather(pack_tables(tables, wire=wire), name="feedfast_window_rows")
     dims = [values.shape[1] for _, values in tables]
-    totals = [RowAccumulator(dim) for dim in dims]
     for message in received:
         for total, (rows, values) in zip(
-            totals, unpack_tables(message, dims, wire=wire), strict=True
+            sums, unpack_tables(message, dims, wire=wire), strict=True
         ):
             total.add(rows, values)
-    return [(sums.rows, sums.sums) for sums in (total.take() for total in totals)]
+    taken = [total.take() for total in sums]
+    return [(of_table.rows, of_table.sums) for of_table in taken]

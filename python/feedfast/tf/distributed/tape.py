@@ -41,8 +41,8 @@ class AccumulatingGradientTape:
             if gradients is not None:  # after the fifth batch
                 optimizer.apply(gradients, model.trainable_variables)
 
-    `minimize` is the last three lines in one call, and works inside `tf.function` too;
-    `training_step` makes a compiled step of the whole and is the fastest.
+    `minimize` is the last three lines in one call, and works inside `tf.function` too, which is the
+    fastest; `training_step` compiles all but the exchange, so that errors stay those of Python.
 
     All processes make the same calls in the same order; see `equal_steps` for what to do when
     their data does not last equally long. One thread at a time.
@@ -188,8 +188,8 @@ class AccumulatingGradientTape:
     ) -> TrainingStep:
         """A compiled step: `step(*batch, weight=1.0)` is the loss of one micro-batch.
 
-        Forward and backward pass are one `tf.function`, the update another; in between gradients
-        are added up, and exchanged, in place.
+        Forward and backward pass are one `tf.function`, the update another; gradients are added up
+        and exchanged between them, so that errors of an exchange are not wrapped by TensorFlow.
 
         Args:
             loss_function: From the arguments of the step to the mean loss of the micro-batch.

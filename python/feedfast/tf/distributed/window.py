@@ -219,7 +219,12 @@ class GradientWindow:
         gradients: list[Gradient | None] = [None] * len(self.slots)
         scale = self._exchange_dense(taken, gradients)
         as_rows = [i for i in self._tables if self._as_rows[i]]
-        summed = exchange_rows(self._engine, [taken[i] for i in as_rows], wire=self._wire)
+        summed = exchange_rows(
+            self._engine,
+            [taken[i] for i in as_rows],
+            [self._rows[i] for i in as_rows],
+            wire=self._wire,
+        )
         for i, (rows, values) in zip(as_rows, summed, strict=True):
             values *= np.float32(scale)
             gradients[i] = rows, values
