@@ -3,6 +3,7 @@
 `--only` runs one part, each within two minutes:
 
     fusion       dense gradients into one array and out again, in one process
+    collectives  shared memory beside Horovod, by size, in the same two processes
     training     a toy DLRM on two processes beside Horovod: examples/s, bytes, exchanges
     sweep        the same by the number of micro-batches of a window, also with a slow link
     crossover    where a table's gradient is cheaper whole than as rows
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from feedfast.bench import BenchOptions, BenchRow
 
-PARTS = ("fusion", "training", "sweep", "crossover")
+PARTS = ("fusion", "collectives", "training", "sweep", "crossover")
 
 sys.path.append(str(Path(__file__).parent))
 

@@ -159,11 +159,13 @@ Status AgreedBarrier(SharedGroup& group, std::string_view what) {
 template <typename T>
 Status AllReduce(SharedGroup& group, std::string_view what, Span<T> data) {
   Announce(group, kReduce, what, data.size());
-  const std::int64_t piece_bytes = std::min(group.buffer_bytes() / 2, kPieceBytes);
   const auto item = static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t bytes = data.size() * item;
+  // What would be two pieces goes as one: barriers count more there than the cache.
+  const std::int64_t piece_bytes =
+      std::min(group.buffer_bytes() / 2, std::max(kPieceBytes, std::min(bytes, 2 * kPieceBytes)));
   std::int64_t first_byte = group.TakeTurn();
-  if (const std::int64_t bytes = data.size() * item;
-      bytes <= piece_bytes && bytes * group.size() <= kSumByAll) {
+  if (bytes <= piece_bytes && bytes * group.size() <= kSumByAll) {
     Copy(Elements<T>(group, group.rank(), first_byte), data.data(), data.size());
     FEEDFAST_RETURN_IF_ERROR(Agree(group));
     SumPart<T>(group, first_byte, {0, data.size()}, false, data.data());
@@ -262,7 +264,7 @@ Status FinishAllToAll(SharedGroup& group, Span<const Bytes> parts, const SendCou
   Copy(out[group.rank()], parts[group.rank()].data(), parts[group.rank()].size());
   const std::int64_t half = group.buffer_bytes() / 2;
   // A rank's parts are one stream, in the order of those that get them.
-  const auto sent_before = [&](int from, int to) {
+  const auto sent_before = [&](std::int64_t from, int to) {
     const auto first = counts.begin() + from * size;
     return std::accumulate(first, first + to, std::int64_t{0});
   };

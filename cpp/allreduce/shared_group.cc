@@ -29,7 +29,10 @@ constexpr std::int64_t kMinBufferBytes = 2 * kPageBytes;  // halves start on pag
 constexpr std::int64_t kMaxBufferBytes = std::int64_t{1} << 40;
 // How often a rank that waits looks whether the one it waits for still runs.
 constexpr std::chrono::milliseconds kLookAfter{20};
-constexpr int kSpins = 2000;
+// A rank that waits looks again and again at first, which is faster than to be woken: a few
+// microseconds on its own, then some hundreds in which others that want its processor get it.
+constexpr int kSpins = 100;
+constexpr int kYields = 1000;
 constexpr std::size_t kMaxNameBytes = 96;  // a socket address has room for 107
 
 void SleepWhile(std::atomic<std::uint32_t>& word, std::uint32_t value,
@@ -96,11 +99,11 @@ Status TakeLock(const SharedGroupOptions& options, int descriptor) {
 
 // What one rank writes, on cache lines of its own.
 struct alignas(64) SharedGroup::Rank {
-  std::atomic<std::uint32_t> round;    // barriers that the rank has reached
-  std::atomic<std::uint32_t> waiters;  // ranks that sleep on `round`
   // By the parity of the round: a rank writes one again only after a barrier at which all have
   // read it.
-  alignas(64) Notice notices[2];
+  Notice notices[2];
+  std::atomic<std::uint32_t> round;    // barriers that the rank has reached
+  std::atomic<std::uint32_t> waiters;  // ranks that sleep on `round`
 };
 
 struct alignas(64) SharedGroup::Header {
@@ -226,9 +229,13 @@ Status SharedGroup::WaitFor(int rank, std::uint32_t round, Clock::time_point dea
   // Rounds wrap around; no rank is ever more than one ahead.
   const auto arrived = [&] { return static_cast<std::int32_t>(other.round.load() - round) >= 0; };
   static const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  for (int i = 0; size() <= cores && i < kSpins; ++i) {
+  for (int i = 0; size() <= cores && i < kSpins + kYields; ++i) {
     if (arrived()) return OkStatus();
-    Pause();
+    if (i < kSpins) {
+      Pause();
+    } else {
+      std::this_thread::yield();
+    }
   }
   other.waiters.fetch_add(1);
   Status status;
