@@ -142,11 +142,12 @@ def test_published_models_have_their_published_sizes() -> None:
 def test_predictions_beside_published_steps(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = [step for step in PUBLISHED if step.model == "tiny" and step.num_gpus <= 8]
-    first, second = compare_published(tiny)
-    assert first.scaled_seconds is None
-    assert second.scaled_seconds is not None
-    assert second.preset_seconds > 0
+    tiny = [step for step in PUBLISHED if step.model == "tiny"]
+    *first, last = compare_published([tiny[0], tiny[1], tiny[1]])
+    assert [item.fitted_seconds for item in first] == [None, None]
+    # What the fit was made of comes out again.
+    assert last.fitted_seconds == pytest.approx(tiny[1].step_seconds)
+    assert last.preset_seconds > 0
     monkeypatch.setattr(published_steps.compare_published, "__defaults__", (tiny[:1], None))
     document = result(capsys, "--published")
     assert [row["model"] for row in document] == ["tiny"]

@@ -2,8 +2,9 @@
 
 Processes of this machine exchange over shared memory. They measure the machine for the cost model
 (`feedfast.sharding.calibration`), then time random plans and the planner's own in turns. Rows: the
-rank correlation of predicted and measured steps (target 0.9); how far off predictions are, over all
-and without their common factor; the planner's plan beside the best of the random ones.
+rank correlation of predicted and measured steps (target 0.9), and that of the measurement with
+itself, odd rounds with even ones; how far off predictions are, over all and without their common
+factor; the planner's plan beside the best of the random ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +26,13 @@ _MIN_CORRELATION = 0.9
 
 
 def run(options: BenchOptions) -> Iterator[BenchRow]:
-    plans, rounds = (6, 2) if options.quick else (36, 9)
+    plans, rounds = (6, 2) if options.quick else (28, 6)
     for processes in (2,) if options.quick else (2, 4):
         measured = _measure(processes, plans, rounds)
         yield from rows_of(f"planner/processes={processes}/plans={plans}", measured)
 
 
-def rows_of(name: str, measured: dict[str, list[float]]) -> Iterator[BenchRow]:
+def rows_of(name: str, measured: dict[str, Any]) -> Iterator[BenchRow]:
     """The rows of one measurement; the planner's plan is the last."""
     predicted, taken = np.array(measured["predicted"]), np.array(measured["measured"])
     yield row(
@@ -42,6 +44,8 @@ def rows_of(name: str, measured: dict[str, list[float]]) -> Iterator[BenchRow]:
         target=1.0 / _MIN_CORRELATION,
         smaller_is_better=False,
     )
+    halves = [np.array(half)[:-1] for half in measured["halves"]]
+    yield row(f"{name}/halves_of_the_rounds", _rank_correlation(*halves), "share")
     factors = predicted[:-1] / taken[:-1]
     yield row(f"{name}/prediction_over_measured", float(np.median(factors)), "share")
     spread = np.abs(factors / np.median(factors) - 1.0)
@@ -64,7 +68,7 @@ def rows_of(name: str, measured: dict[str, list[float]]) -> Iterator[BenchRow]:
     )
 
 
-def _measure(processes: int, plans: int, rounds: int) -> dict[str, list[float]]:
+def _measure(processes: int, plans: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="feedfast_planner_") as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, str(_PROGRAM), str(result), str(plans), str(rounds)]
@@ -72,7 +76,7 @@ def _measure(processes: int, plans: int, rounds: int) -> dict[str, list[float]]:
         status = run_local(command, processes, environment={"OMP_NUM_THREADS": "1"})
         if status:
             raise RuntimeError(f"{_PROGRAM.name} ended with status {status}")
-        document: dict[str, list[float]] = json.loads(result.read_text())
+        document: dict[str, Any] = json.loads(result.read_text())
     return document
 
 

@@ -3,7 +3,7 @@
     python rank_program.py RESULT PLANS ROUNDS
 
 Rank 0 writes RESULT, a JSON object: the topology and, by plan, predicted and measured seconds of a
-micro-batch, the planner's plan last.
+micro-batch, the latter also of every other round apart; the planner's plan last.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def main(result: Path, num_plans: int, rounds: int) -> None:
     document = {
         "topology": json.loads(topology.to_json()),
         "predicted": [predict(plan, topology, work).step_seconds for plan in plans],
-        "measured": np.median(measured[1:], axis=0).tolist(),  # the first round warms up
+        # The first round warms up.
+        "measured": np.median(measured[1:], axis=0).tolist(),
+        "halves": [np.median(measured[first::2], axis=0).tolist() for first in (1, 2)],
     }
     result.write_text(json.dumps(document))
 

@@ -306,7 +306,7 @@ def _published(console: Console) -> None:
     rows: list[list[object]] = []
     for item in compared:
         step = item.published
-        scaled = item.scaled_seconds
+        fitted = item.fitted_seconds
         rows.append(
             [
                 f"{step.source} {step.model}",
@@ -315,14 +315,14 @@ def _published(console: Console) -> None:
                 1e3 * step.step_seconds,
                 1e3 * item.preset_seconds,
                 100.0 * (item.preset_seconds / step.step_seconds - 1.0),
-                None if scaled is None else 1e3 * scaled,
-                None if scaled is None else 100.0 * (scaled / step.step_seconds - 1.0),
+                None if fitted is None else 1e3 * fitted,
+                None if fitted is None else 100.0 * (fitted / step.step_seconds - 1.0),
             ]
         )
     console.table(
-        "preset a100 (data sheets) beside published steps; scaled: what the tables do not explain "
-        "of the model's first row, by examples of a rank",
-        ["", "GPUs", "batch", "published ms", "preset ms", "off %", "scaled ms", "off %"],
+        "preset a100 (data sheets) beside published steps; fitted: plus what the first two rows of "
+        "the model lack, a constant and a time per example",
+        ["", "GPUs", "batch", "published ms", "preset ms", "off %", "fitted ms", "off %"],
         rows,
     )
     console.result(
@@ -330,7 +330,7 @@ def _published(console: Console) -> None:
             {
                 **asdict(item.published),
                 "preset_seconds": item.preset_seconds,
-                "scaled_seconds": item.scaled_seconds,
+                "fitted_seconds": item.fitted_seconds,
             }
             for item in compared
         ]

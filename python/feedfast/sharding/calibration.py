@@ -16,7 +16,7 @@ import numpy as np
 from feedfast import _core
 from feedfast.bags import FloatArray, IntArray
 from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import RowAccumulator
+from feedfast.comm.sparse_rows import RowAccumulator, RowSums
 from feedfast.row_optimizers import RowUpdater
 from feedfast.sharding.topology import Topology
 
@@ -147,30 +147,25 @@ def _gradient_seconds(
     # Two sources that have half of their rows in common, each in ascending order.
     some, others = (rng.permutation(_NUM_ROWS)[:_NUM_READ] for _ in range(2))
     received = [_packed(np.sort(rows), gradients) for rows in (some, others)]
-    num_owned = np.union1d(some, others).size
 
     def pack() -> None:
         own.add(some, gradients)
         sums = own.take()
         _packed(sums.rows, sums.sums)
 
-    def add() -> None:
-        owned.discard()
+    def add() -> RowSums:
         for message in received:
             rows = message[:_NUM_READ].view(np.int32).astype(np.int64)
             owned.add(rows, message[_NUM_READ:].reshape(_NUM_READ, dim))
+        return owned.take()
+
+    sums = add()
 
     def update() -> None:
-        add()
-        sums = owned.take()
         updater.apply_rows(table, states, sums.rows, sums.sums, learning_rate=0.0, step=1)
 
     packing, adding, updating = (_together(engine, work) for work in (pack, add, update))
-    return (
-        packing / _NUM_READ,
-        adding / (2 * _NUM_READ),
-        max(0.0, updating - adding) / num_owned,
-    )
+    return packing / _NUM_READ, adding / (2 * _NUM_READ), updating / sums.rows.size
 
 
 def _packed(rows: IntArray, values: FloatArray) -> FloatArray:

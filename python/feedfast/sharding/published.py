@@ -10,9 +10,9 @@ Sources, as facts:
   README.md: global batch 65,536, Adagrad, DGX A100, power law of exponent 1.05. Tables that two
   features share (1 and N ids) are planned as one bag of N + 1 ids.
 
-None says what the dense part takes. So there are two predictions: from the preset alone, with the
-dense layers at a third of the chip's TF32 rate; and with the first row of each model setting
-what the tables do not explain, which then scales with the examples of a rank.
+None says what the dense part and the framework take. So there are two predictions: from the preset
+alone, with the dense layers at a third of the chip's TF32 rate; and with what the first two rows of
+a model lack by it, a constant and a time per example of a rank, added to the others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from feedfast.sharding.planner import plan_tables
-from feedfast.sharding.step_cost import Prediction, Workload
+from feedfast.sharding.step_cost import Workload
 from feedfast.sharding.table_shape import TableShape
 from feedfast.sharding.topology import preset
 
 # 156 TFLOP/s of TF32 (A100 data sheet), of which layers of this size reach about a third.
 _DENSE_FLOPS = 156e12 / 3
+
+_FITTED_ROWS = 2
 
 _CRITEO_ROWS = (
     *(45833188, 36746, 17245, 7413, 20243, 3, 7114, 1441, 62, 29275261, 1572176, 345138, 10),
@@ -97,13 +99,13 @@ class Comparison:
     Attributes:
         published: The figure.
         preset_seconds: Predicted from the preset alone.
-        scaled_seconds: Predicted with what the tables do not explain taken from the first row of
-            the model; None for that row.
+        fitted_seconds: The same plus what the first two rows of the model lack, a constant and a
+            time per example of a rank; None for those two.
     """
 
     published: PublishedStep
     preset_seconds: float
-    scaled_seconds: float | None
+    fitted_seconds: float | None
 
 
 def _rate(source: str, model: str, gpus: int, batch: int, per_second: float) -> PublishedStep:
@@ -187,7 +189,7 @@ def compare_published(
         report: Called before each.
     """
     compared: list[Comparison] = []
-    rest: dict[tuple[str, str], float] = {}
+    lacking: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for step in steps:
         if report is not None:
             report(step)
@@ -203,21 +205,24 @@ def compare_published(
             dense_bytes=4 * weights,
         )
         predicted = plan_tables(tables_of(step.model), topology, work).prediction
-        family = (step.source, step.model)
-        scaled = None
-        if family in rest:
-            scaled = _without_dense(predicted) + rest[family] * batch
+        known = lacking.setdefault((step.source, step.model), [])
+        fitted = None
+        if len(known) == _FITTED_ROWS:
+            fitted = predicted.step_seconds + _line(known, batch)
         else:
-            rest[family] = max(0.0, step.step_seconds - _without_dense(predicted)) / batch
+            known.append((batch, step.step_seconds - predicted.step_seconds))
         compared.append(
             Comparison(
                 published=step,
                 preset_seconds=predicted.step_seconds,
-                scaled_seconds=scaled,
+                fitted_seconds=fitted,
             )
         )
     return compared
 
 
-def _without_dense(prediction: Prediction) -> float:
-    return prediction.step_seconds - prediction.part_seconds["dense"]
+def _line(points: Sequence[tuple[int, float]], batch: int) -> float:
+    """The line through two points (batch, seconds) at `batch`, falling and negative ones not."""
+    (first, low), (second, high) = sorted(points)
+    slope = max(0.0, (high - low) / (second - first))
+    return max(0.0, low - slope * first) + slope * batch
