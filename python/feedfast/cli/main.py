@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         parsed = build_parser(command if command in COMMANDS else None).parse_args(arguments)
+        parsed.arguments = arguments  # for commands that start themselves in other processes
         code: int = importlib.import_module(_module_name(parsed.command)).run(parsed)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]

@@ -19,6 +19,9 @@ def _detail(report: Progress) -> str:
         parts.append(f"{report.examples_per_second:,.0f} examples/s")
     if not math.isnan(report.loss):
         parts.append(f"loss {report.loss:.4f}")
+    if not math.isnan(report.exchange_share):
+        sent = cli_console.format_bytes(round(report.bytes_per_step))
+        parts.append(f"{sent} sent a step, {report.exchange_share:.0%} exchange")
     if report.message:
         parts.append(report.message)
     return "  ".join(parts)

@@ -32,7 +32,7 @@ def connect(kind: Kind = "auto") -> Engine:
         RuntimeError, MemoryError: As `SharedMemoryEngine`.
     """
     if kind == "auto":
-        kind = _detected(os.environ)
+        kind = detected_kind()
     if kind == "null":
         return NullEngine()
     if kind == "shm":
@@ -44,10 +44,11 @@ def connect(kind: Kind = "auto") -> Engine:
     raise ValueError(f"kind = {kind!r} is not 'auto', 'null', 'shm' or 'horovod'")
 
 
-def _detected(environment: Mapping[str, str]) -> Kind:
-    if any(variable in environment for variable in SHARED_MEMORY_VARIABLES):
+def detected_kind() -> Kind:
+    """What "auto" stands for in this process."""
+    if any(variable in os.environ for variable in SHARED_MEMORY_VARIABLES):
         return "shm"
-    if any(variable in environment for variable in HOROVOD_VARIABLES):
+    if any(variable in os.environ for variable in HOROVOD_VARIABLES):
         return "horovod"
     return "null"
 

@@ -16,8 +16,12 @@ class Progress:
             all training rows), `baseline`, `evaluate`.
         step: Steps of the stage that are done.
         num_steps: Most steps the stage takes; 0 if unknown.
-        examples_per_second: Training speed since the last report; NaN outside training.
-        loss: Mean training loss since the last report; NaN outside training.
+        examples_per_second: Training speed of all processes since the last report; NaN outside
+            training.
+        loss: Mean training loss of this process's rows since the last report; NaN outside training.
+        bytes_per_step: What this process hands to others in a step; NaN when it trains alone.
+        exchange_share: Part of the time since the last report spent in exchanges and in waiting
+            for other processes; NaN when it trains alone.
         message: One line for people.
     """
 
@@ -26,6 +30,8 @@ class Progress:
     num_steps: int = 0
     examples_per_second: float = math.nan
     loss: float = math.nan
+    bytes_per_step: float = math.nan
+    exchange_share: float = math.nan
     message: str = ""
 
 

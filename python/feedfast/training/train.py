@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast import metrics, weighting
+from feedfast.comm import Engine, NullEngine
 from feedfast.config import RankerConfig
 from feedfast.data import Dataset, History, ImpressionLog
 from feedfast.objectives import inverse_base_rates
@@ -22,6 +23,7 @@ from feedfast.ranker.rows import history_of, split_log, split_rows
 from feedfast.ranker.run import RunFolder, TrainedRun
 from feedfast.ranker.trained import FeedRanker
 from feedfast.store import files
+from feedfast.training import replicas
 from feedfast.training.loop import EpochRecord, LabelledExamples, Trainer, train_epochs
 from feedfast.training.progress import Progress, ProgressCallback, silent
 
@@ -34,6 +36,7 @@ def train(
     run_dir: str | os.PathLike[str],
     *,
     progress: ProgressCallback | None = None,
+    engine: Engine | None = None,
 ) -> TrainedRun:
     """Trains a ranker in two stages and leaves it in a run folder.
 
@@ -51,16 +54,23 @@ def train(
         config: Sizes, schedule, split, seed.
         run_dir: Folder of the run, made if needed.
         progress: Told where training is, a few times a second.
+        engine: Between the processes that train together, each of which calls this with the same
+            arguments and a folder that all of them see; default: this process alone. Rank 0 writes.
+            The number of processes changes the result by rounding alone, but for dropout masks and
+            batch norms, and may change when a run is continued.
 
     Raises:
         ValueError: The folder holds another run or a damaged part; or the dataset has too few rows,
             an objective without a defined label, no numeric feature, or no propensities for IPS.
+        PeerLostError: Another process has ended or failed.
     """
     tell = progress or silent
+    engine = engine or NullEngine()
     folder = RunFolder(Path(run_dir))
-    folder.prepare(config, dataset)
-    if folder.is_complete:
-        folder.remove_work()
+    replicas.on_rank_0(engine, lambda: folder.prepare(config, dataset))
+    # Asked of rank 0: on a network file system others may see less.
+    if replicas.broadcast_json(engine, folder.is_complete):
+        replicas.on_rank_0(engine, folder.remove_work)
         return TrainedRun.open(folder.path)
 
     history = history_of(dataset, config)
@@ -68,13 +78,15 @@ def train(
     validation = split_log(
         dataset.log.take(rows.train), config, fraction=config.split.validation_fraction
     )
-    select = _Stage("select", dataset, history, rows.train[validation.train], config, folder, tell)
+    select = _Stage(
+        "select", dataset, history, rows.train[validation.train], config, folder, tell, engine
+    )
     records = select.train(
         num_epochs=config.training.max_epochs, validation_rows=rows.train[validation.test]
     )
     num_epochs = _best_epoch(records)
     _logger.info("%s: %d epochs", dataset.name, num_epochs)
-    final = _Stage("final", dataset, history, rows.train, config, folder, tell)
+    final = _Stage("final", dataset, history, rows.train, config, folder, tell, engine)
     final_records = final.train(num_epochs=num_epochs, validation_rows=None)
 
     labels = dataset.log.labels[rows.train]
@@ -85,15 +97,18 @@ def train(
         features=final.features,
         tensors=final.model.tensors(),
     )
-    folder.finish(
-        ranker,
-        num_epochs=num_epochs,
-        history=[{"stage": "select", **r} for r in records]
-        + [{"stage": "final", **r} for r in final_records],
-        effective_rows={
-            objective.name: weighting.effective_sample_size(column)
-            for objective, column in zip(dataset.objectives, final.data.weights.T, strict=True)
-        },
+    replicas.on_rank_0(
+        engine,
+        lambda: folder.finish(
+            ranker,
+            num_epochs=num_epochs,
+            history=[{"stage": "select", **r} for r in records]
+            + [{"stage": "final", **r} for r in final_records],
+            effective_rows={
+                objective.name: weighting.effective_sample_size(column)
+                for objective, column in zip(dataset.objectives, final.data.weights.T, strict=True)
+            },
+        ),
     )
     return TrainedRun.open(folder.path)
 
@@ -133,17 +148,20 @@ class _Stage:
         config: RankerConfig,
         folder: RunFolder,
         progress: ProgressCallback,
+        engine: Engine,
     ) -> None:
         self._name = name
         self._dataset = dataset
         self._history = history
         self._config = config
         self._progress = progress
+        self._engine = engine
         self._folder = folder.make_stage(name)
         progress(Progress(stage="features", message=f"{name}: {len(rows):,} rows"))
         log = dataset.log.take(rows)
         weights = loss_weights(log, config)
-        self.features = self._open_or_fit_features(rows)
+        replicas.on_rank_0(engine, lambda: self._fit_features(rows))
+        self.features = FeatureSpace.open(self._folder / "features")
         self.data = LabelledExamples(
             self.features.encode(log, history.take(rows)), log.labels, weights
         )
@@ -159,11 +177,13 @@ class _Stage:
             log = self._dataset.log.take(validation_rows)
             examples = self.features.encode(log, self._history.take(validation_rows))
             validate = _Validation(
-                self.model, LabelledExamples(examples, log.labels, np.ones_like(log.labels))
+                self.model,
+                LabelledExamples(examples, log.labels, np.ones_like(log.labels)),
+                self._engine,
             )
         patience = self._config.training.patience
         return train_epochs(
-            Trainer(self.model, self._config),
+            Trainer(self.model, self._config, self._engine),
             self.data,
             config=self._config,
             num_epochs=num_epochs,
@@ -176,7 +196,7 @@ class _Stage:
             progress=self._progress,
         )
 
-    def _open_or_fit_features(self, rows: NDArray[np.int64]) -> FeatureSpace:
+    def _fit_features(self, rows: NDArray[np.int64]) -> None:
         target = self._folder / "features"
         if not target.exists():
             unfinished = files.temporary_sibling(target)
@@ -185,18 +205,22 @@ class _Stage:
             files.sync_folder(unfinished)
             unfinished.rename(target)
             files.sync_folder(self._folder)
-        return FeatureSpace.open(target)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Validation:
-    """Mean normalised entropy over the objectives that have one; NaN when none has."""
+    """Mean normalised entropy over the objectives that have one; NaN when none has. Collective."""
 
     model: RankerModel
     data: LabelledExamples
+    engine: Engine
 
     def __call__(self) -> float:
-        predicted = predict_examples(self.model, self.data.examples)
+        share = replicas.share_of(len(self.data.examples), self.engine)
+        mine = self.data.examples.take(np.arange(share.start, share.stop))
+        predicted = np.concatenate(
+            self.engine.all_gather(predict_examples(self.model, mine), name="validation")
+        )
         figures = [
             metrics.normalized_entropy(labels, p)
             for labels, p in zip(self.data.labels.T, predicted.T, strict=True)

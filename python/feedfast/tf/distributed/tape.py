@@ -184,7 +184,12 @@ class AccumulatingGradientTape:
         return tf.cond(tf.ensure_shape(full, []), update, lambda: tf.constant(False))
 
     def training_step(
-        self, loss_function: Callable[..., Any], sources: Sequence[Any], optimizer: Any
+        self,
+        loss_function: Callable[..., Any],
+        sources: Sequence[Any],
+        optimizer: Any,
+        *,
+        input_signature: Sequence[Any] | None = None,
     ) -> TrainingStep:
         """A compiled step: `step(*batch, weight=1.0)` is the loss of one micro-batch.
 
@@ -195,8 +200,21 @@ class AccumulatingGradientTape:
             loss_function: From the arguments of the step to the mean loss of the micro-batch.
             sources: Variables, all built.
             optimizer: As for `minimize`.
+            input_signature: `tf.TensorSpec`s of the batch. Without them, graphs are traced for the
+                shapes of the first batches before one for all shapes is, and these may round
+                otherwise; with them, steps do not depend on where a run begins.
         """
-        return TrainingStep(self, loss_function, sources, optimizer)
+        return TrainingStep(self, loss_function, sources, optimizer, input_signature)
+
+    def reset_choices(self) -> None:
+        """Lets the next window's tables travel as rows, like those of the first window.
+
+        How a table travels follows from the window before, and decides the order of additions.
+        Called by all processes wherever a checkpoint is written, it makes a run that continues
+        from the checkpoint the same to the bit.
+        """
+        if self._window is not None:
+            self._window.reset_choices()
 
     def discard(self) -> None:
         """Forgets the micro-batches of the window, those of the participants too."""
@@ -316,11 +334,16 @@ class TrainingStep:
         loss_function: Callable[..., Any],
         sources: Sequence[Any],
         optimizer: Any,
+        input_signature: Sequence[Any] | None,
     ) -> None:
         self._tape, self._loss_function = tape, loss_function
         self._sources, self._optimizer = list(sources), optimizer
         _build(optimizer, self._sources)
-        self._forward = tf.function(self._compute, reduce_retracing=True)
+        if input_signature is None:
+            self._forward = tf.function(self._compute, reduce_retracing=True)
+        else:
+            signature = [tf.TensorSpec([], tf.float32), *input_signature]
+            self._forward = tf.function(self._compute, input_signature=signature)
         self._update: Callable[..., None] | None = None
 
     def __call__(self, *batch: Any, weight: float = 1.0) -> tf.Tensor:

@@ -129,8 +129,9 @@ class GradientWindow:
         self._exact = slice(begin, begin + self._tail.size)
         self._local_arena = _core.FusionArenaFloat32(self._shapes(self._local))
         self._rows = {i: RowAccumulator(slot.dim) for i, slot in enumerate(slots) if slot.sparse}
-        self._as_rows = dict.fromkeys(self._tables, True)
+        self._as_rows: dict[int, bool] = {}
         self._choices: tuple[TableChoice, ...] = ()
+        self.reset_choices()
         self._checked = False
         self.discard()
 
@@ -233,6 +234,11 @@ class GradientWindow:
         self._choose(done)
         self._finish(done, scale)
         return done
+
+    def reset_choices(self) -> None:
+        """Forgets what is known of the tables; see `AccumulatingGradientTape.reset_choices`."""
+        self._as_rows = dict.fromkeys(self._tables, True)
+        self._choices = ()
 
     def _exchange_dense(
         self, taken: dict[int, RowGradients], gradients: list[Gradient | None]

@@ -1,0 +1,126 @@
+"""`feedfast train` in several processes: results, deaths, resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import training_ranks
+
+from feedfast.cli import main
+from feedfast.training import TrainedRun
+
+# More for a long run outside of CI.
+DEATHS = int(os.environ.get("FEEDFAST_TEST_DEATHS", "2"))
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """`feedfast train` with everything but a run folder."""
+    folder = tmp_path_factory.mktemp("data")
+    training_ranks.simulation().dataset.write_parquet(folder / "log.parquet")
+    (folder / "config.json").write_text(training_ranks.config().to_json())
+    return [
+        *("train", "--json", "--data", str(folder / "log.parquet")),
+        *("--config", str(folder / "config.json")),
+    ]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "feedfast.cli", *arguments]
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@pytest.fixture
+def start() -> Iterator[subprocess.Popen[str]]:
+    """Starts commands; kills those that are left, and their children with them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield run  # type: ignore[misc]
+    for process in started:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_killed_ranks_end_the_job_by_name_and_it_resumes(
+    arguments: list[str], tmp_path: Path, start: object
+) -> None:
+    run = tmp_path / "run"
+    rng = random.Random(4)
+    shared_memory = set(os.listdir("/dev/shm"))
+    for death in range(DEATHS):
+        process = start(*arguments, "--run", str(run), "--processes", "2")  # type: ignore[operator]
+        wait_for(lambda p=process: len(children(p.pid)) == 2, process)
+        victim = death % 2
+        if death == 0:
+            wait_for(lambda: list(run.glob("work/*/checkpoints/step-*")), process)
+        else:
+            time.sleep(rng.uniform(0, 10))
+        ranks = children(process.pid)
+        if len(ranks) < 2:
+            break  # it was done before
+        os.kill(ranks[victim], signal.SIGKILL)
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=90)
+        assert time.monotonic() - began < 60
+        assert process.returncode == 137, errors
+        assert f"feedfast: rank {victim} of 2 was ended by SIGKILL" in errors
+        assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+        assert set(os.listdir("/dev/shm")) <= shared_memory
+    timeline = tmp_path / "timeline.json"
+    process = start(  # type: ignore[operator]
+        *arguments, "--run", str(run), "--processes", "2", "--resume", "--timeline", str(timeline)
+    )
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["history"][0]["stage"] == "select"
+    assert TrainedRun.open(run).num_epochs >= 1
+    assert re.search(r"final: .* examples/s .* sent a step, \d+% exchange", errors), errors
+    events = json.loads(timeline.read_text().rstrip().rstrip(",") + "]")
+    assert {"feedfast_window_dense", "validation"} <= {e["name"] for e in events}, events[:5]
+    assert all(e["dur"] >= 0 and e["ph"] == "X" and e["pid"] == 0 for e in events)
+
+
+def test_what_does_not_go_together_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error(*options: str) -> str:
+        assert main.main(["train", "--data", "simulated", "--run", str(tmp_path), *options]) == 2
+        return capsys.readouterr().err
+
+    assert "holds no run" in error("--resume")
+    assert "--processes goes with --engine shm" in error("--processes", "2", "--engine", "horovod")
+    assert "num_processes = 0 is not >= 1" in error("--processes", "0")
+    assert "the environment has no FEEDFAST_RANK" in error("--engine", "shm")
+    monkeypatch.setenv("HOROVOD_RANK", "0")
+    assert "the launcher has started these" in error("--processes", "2")
