@@ -180,10 +180,11 @@ inline void RunTile(const Tile& t) {
   for (std::int64_t k = 0; k < num_groups;
        ++k, weight += t.weight_stride, ahead += t.ahead_stride) {
     typename Format::Weights w[kVecs];
-    if (kRows > 1 || Format::kFetchForOneRow)
+    if (kRows > 1 || Format::kFetchForOneRow) {
 #pragma GCC unroll 8
       for (int column = 0; column < kVecs * kLanes; column += kColumnAlign)
         __builtin_prefetch(ahead + column);
+    }
 #pragma GCC unroll 8
     for (int v = 0; v < kVecs; ++v) w[v] = Format::LoadWeights(weight + v * kLanes);
 #pragma GCC unroll 16
