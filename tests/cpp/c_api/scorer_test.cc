@@ -155,6 +155,7 @@ TEST(CApiTest, ThreadsShareAScorer) {
   const GoldenRequest::Answer wanted = request.Score(opened.scorer);
   std::vector<std::thread> threads;
   std::vector<int> wrong(4);
+  threads.reserve(wrong.size());
   for (int& count : wrong)
     threads.emplace_back([&count, &request, &wanted, &opened] {
       for (int i = 0; i < 200; ++i) {
