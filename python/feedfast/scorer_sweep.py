@@ -75,8 +75,8 @@ def sweep(
     rng = np.random.default_rng(0)
     for request in requests:
         for _ in range(repeats):
-            # In another order each time, and the second call in a row: what ran before leaves caches
-            # and cores as it likes: two threads take 15% more after a call on one.
+            # In another order each time, and the second call in a row: what ran before leaves
+            # caches and cores as it likes: two threads take 15% more after a call on one.
             for index in rng.permutation(len(options)):
                 scorers[index].score(request)
                 start = time.perf_counter()
