@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import training_ranks
+from test_horovod_engine import horovodrun, needs_horovod
 
 from feedfast.cli import main
 from feedfast.training import TrainedRun
@@ -109,6 +110,20 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
     events = json.loads(timeline.read_text().rstrip().rstrip(",") + "]")
     assert {"feedfast_window_dense", "validation"} <= {e["name"] for e in events}, events[:5]
     assert all(e["dur"] >= 0 and e["ph"] == "X" and e["pid"] == 0 for e in events)
+
+
+@needs_horovod
+def test_horovodrun_trains(arguments: list[str], tmp_path: Path) -> None:
+    timeline = tmp_path / "timeline.json"
+    run = tmp_path / "run"
+    done = horovodrun(
+        ["--timeline-filename", str(timeline), *command(*arguments, "--run", str(run))],
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert TrainedRun.open(run).num_epochs >= 1
+    assert "[1]<stdout>" not in done.stdout
+    assert "validation" in timeline.read_text()
 
 
 def test_what_does_not_go_together_is_refused(
