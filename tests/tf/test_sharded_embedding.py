@@ -185,3 +185,27 @@ def test_in_a_keras_model_the_trigger_is_the_only_variable() -> None:
     model = keras.Model({"t": ids}, keras.layers.Dense(1)(layer({"t": ids})["t"]))
     assert [v.name for v in layer.trainable_variables] == ["trigger"]
     assert model({"t": np.array([[1, 2, 3]])}).shape == (1, 1)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_micro_batch_of_weight_zero_touches_no_row(traced: bool) -> None:
+    spec = TableSpec(name="sum", rows=ROWS, dim=DIM, optimizer=OPTIMIZERS["adam"]())
+    layer = ShardedEmbedding([spec], engine=NullEngine())
+    tape = fft.distributed.AccumulatingGradientTape(2, engine=NullEngine(), participants=[layer])
+
+    def step(values: tf.Tensor, weight: tf.Tensor) -> None:
+        with tape:
+            loss = tf.reduce_mean(layer({"sum": (values, tf.constant([0, 2]))})["sum"])
+        tape.minimize(loss, layer.trainable_variables, lambda gradients: None, weight=weight)
+
+    if traced:
+        step = tf.function(step)
+    (part,) = layer.sharded.parts.values()
+    steps = [([3, 4], 1.0), ([5, 6], 1.0), ([3, 7], 1.0), ([5, 8], 0.0)]
+    for values, weight in steps[:2]:
+        step(tf.constant(values), tf.constant(weight))
+    before = part.weights.copy()
+    for values, weight in steps[2:]:
+        step(tf.constant(values), tf.constant(weight))
+    # Adam would move row 5 by its moments.
+    np.testing.assert_array_equal(np.flatnonzero((part.weights != before).any(axis=1)), [3, 7])

@@ -75,6 +75,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             engine,
             initialize=initialize,
         )
+        self._weight = 1.0
         self.trigger = self.add_weight(
             name="trigger", shape=(), initializer="zeros", dtype="float32", autocast=False
         )
@@ -111,8 +112,13 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             for table, spec in enumerate(self.sharded.specs)
         }
 
+    def begin_backward(self, weight: float) -> None:
+        """Tells the weight of the next backward passes; see `WindowParticipant`."""
+        self._weight = weight
+
     def exchange_window(self, scale: float) -> float:
         """Sends the window's gradients to the owners of their rows; see `WindowParticipant`."""
+        self._weight = 1.0
         return self.sharded.exchange_window(scale)
 
     def apply_window(self, multiplier: float) -> None:
@@ -121,6 +127,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
     def discard_window(self) -> None:
         """Forgets the window; see `WindowParticipant`."""
+        self._weight = 1.0
         self.sharded.discard_window()
 
     def save_tables(self, folder: str | os.PathLike[str]) -> None:
@@ -157,7 +164,8 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             ]
 
         def accumulate(*arrays: NDArray[Any]) -> NDArray[np.float32]:
-            self.sharded.accumulate(arrays[: len(specs)], arrays[len(specs) :])
+            if self._weight != 0.0:
+                self.sharded.accumulate(arrays[: len(specs)], arrays[len(specs) :])
             return np.zeros((), np.float32)
 
         found = tf.numpy_function(

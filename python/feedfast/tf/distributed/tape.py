@@ -230,6 +230,8 @@ class AccumulatingGradientTape:
             raise RuntimeError("nothing was recorded: compute the loss inside `with tape:`")
         resources = [resource_of(source) for source in sources]
         target = tf.convert_to_tensor(target)
+        if self._participants:
+            weight = self._announce(weight)
         seed = tf.fill(tf.shape(target), tf.cast(weight, target.dtype))
         gradients = recording.gradient(target, resources, output_gradients=seed)
         names = [getattr(source, "path", source.name) for source in sources]
@@ -243,6 +245,19 @@ class AccumulatingGradientTape:
         return [
             _in_float32(gradient, name) for gradient, name in zip(gradients, names, strict=True)
         ]
+
+    def _announce(self, weight: Any) -> Any:
+        """The weight itself, when the participants know it: gradients that need it come later."""
+
+        def tell(value: Any) -> Any:
+            for participant in self._participants:
+                participant.begin_backward(float(value))
+            return value
+
+        if tf.executing_eagerly():
+            return tell(weight)
+        told = tf.numpy_function(tell, [tf.cast(weight, tf.float32)], tf.float32)
+        return tf.ensure_shape(told, [])
 
     def _prepare(self, resources: list[Any], names: list[str], gradients: list[Any]) -> None:
         local = local_variable_ids(self._local_layers)

@@ -39,6 +39,15 @@ class WindowParticipant(Protocol):
     of the micro-batches give it.
     """
 
+    def begin_backward(self, weight: float) -> None:
+        """Told before the backward pass of every micro-batch; not collective.
+
+        Args:
+            weight: Of the micro-batch, by which its gradients are multiplied already. With weight 0
+                they are left out: rows of gradient 0 would still be updated.
+        """
+        ...
+
     def exchange_window(self, scale: float) -> float:
         """Sends the gradients of the window to their owners; collective.
 
