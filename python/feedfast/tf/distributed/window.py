@@ -142,6 +142,8 @@ class GradientWindow:
         self._choices: tuple[TableChoice, ...] = ()
         self.reset_choices()
         self._checked = False
+        # Does any process have gradients that the others do not have? All know after the check.
+        self._some_owned = bool(self._participants) or any(slot.local for slot in self.slots)
         self.discard()
 
     def _shapes(self, indices: list[int]) -> list[tuple[int, ...]]:
@@ -335,7 +337,7 @@ class GradientWindow:
                 self._engine,
                 self._clip_norm,
                 replicated=sum_of_squares(shared),
-                owned=sum_of_squares(local) + sum(squares) if local or squares else None,
+                owned=sum_of_squares(local) + sum(squares) if self._some_owned else None,
             )
             if multiplier < 1.0:
                 for values in (*shared, *local):
@@ -350,8 +352,12 @@ class GradientWindow:
         shared = [slot for slot in self.slots if not slot.local]
         layout = repr((self._k, self._wire, self._clip_norm, shared))
         digest = np.frombuffer(hashlib.sha256(layout.encode()).digest(), np.uint8)
-        for rank, other in enumerate(self._engine.all_gather(digest, name="feedfast_layout")):
-            if not np.array_equal(other, digest):
+        said = self._engine.all_gather(
+            np.append(digest, np.uint8(self._some_owned)), name="feedfast_layout"
+        )
+        self._some_owned = any(other[-1] for other in said)
+        for rank, other in enumerate(said):
+            if not np.array_equal(other[:-1], digest):
                 raise ValueError(
                     f"process {rank} has other variables, shapes, k, wire or clip_norm than "
                     f"process {self._engine.rank}, which has {layout}"
