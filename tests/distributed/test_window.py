@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thread_engines import on_ranks
 
 from feedfast.comm import Engine, NullEngine
+from feedfast.tf.distributed import equal_steps
 from feedfast.tf.distributed.sparse_exchange import Wire, rows_are_cheaper
 from feedfast.tf.distributed.window import GradientSlot, GradientWindow
 
@@ -254,3 +255,22 @@ def test_the_choice_minimises_the_bytes(size: int, dim: int) -> None:
         assert got == (as_rows < as_table)
     assert rows_are_cheaper(1e9, None, dim, size, "exact")
     assert rows_are_cheaper(num_rows, num_rows, dim, 1, "exact")
+
+
+def test_processes_without_local_gradients_take_part_in_the_norm() -> None:
+    def run(engine: Engine) -> float:
+        slots = SLOTS[: 4 + (engine.rank == 1)]
+        window = GradientWindow(slots, engine=engine, k=1, clip_norm=1e-3)
+        window.add(draw(0, 0, engine.rank)[: len(slots)], weight=1.0)
+        return float(window.exchange()[2])
+
+    assert len(set(on_ranks(3, run))) == 1
+
+
+def test_a_process_without_any_batch_is_an_error_in_all() -> None:
+    def run(engine: Engine) -> None:
+        batches = "ab" if engine.rank == 0 else ""
+        with pytest.raises(ValueError, match="process 1 has no batch"):
+            list(equal_steps(batches, engine, k=1))
+
+    on_ranks(2, run)

@@ -33,7 +33,7 @@ def equal_steps(
         A batch and its weight, 1 or 0, for `weight=` of the tape.
 
     Raises:
-        ValueError: k is below 1, or this process has no batch at all while others have.
+        ValueError: k is below 1, or some process has no batch at all while others have.
         RuntimeError: A process is gone.
     """
     if k < 1:
@@ -41,16 +41,19 @@ def equal_steps(
     engine = connect() if engine is None else engine
     source = iter(batches)
     last: Batch | None = None
+    is_first = True
     while True:
         window = list(islice(source, k))
-        counts = engine.all_gather(np.asarray([len(window)]), name="feedfast_window_batches")
-        if not any(int(count[0]) for count in counts):
+        gathered = engine.all_gather(np.asarray([len(window)]), name="feedfast_window_batches")
+        counts = [int(count[0]) for count in gathered]
+        if not any(counts):
             return
-        if not window and last is None:
+        if is_first and 0 in counts:
             raise ValueError(
-                f"process {engine.rank} has no batch, so it has none to take part with while "
+                f"process {counts.index(0)} has no batch, so it has none to take part with while "
                 "others train: give every process at least one"
             )
+        is_first = False
         last = window[-1] if window else last
         for batch in window:
             yield batch, 1.0
