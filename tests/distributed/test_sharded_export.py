@@ -81,3 +81,17 @@ def test_unknown_tables_are_refused(tmp_path: Path) -> None:
         return str(caught.value)
 
     on_ranks(2, body)
+
+
+def test_whatever_add_rest_raises_ends_all(tmp_path: Path) -> None:
+    def fail(writer: ModelWriter) -> None:
+        raise KeyError("towers\udcff")  # as names of files that are no UTF-8 come
+
+    def body(engine: Engine) -> str:
+        tables = ShardedTables(specs_of("sgd"), plan_of(2), engine)
+        with pytest.raises(KeyError if engine.rank == 0 else RuntimeError) as caught:
+            export_tables(tables, tmp_path, "feed", add_rest=fail)
+        return str(caught.value)
+
+    assert "rank 0: KeyError: 'towers" in on_ranks(2, body)[1]
+    assert not ModelStore(tmp_path).list()

@@ -12,9 +12,6 @@ from feedfast.comm import Engine
 
 Result = TypeVar("Result")
 
-# What reading and writing files and checking their content raises.
-_EXPECTED = (OSError, ValueError, MemoryError)
-
 
 def all_or_none(
     engine: Engine, name: str, work: Callable[[], Result], *, share: Callable[[Result], str]
@@ -24,14 +21,14 @@ def all_or_none(
     Args:
         engine: Of the ranks.
         name: Of the exchange.
-        work: What may fail with OSError, ValueError or MemoryError.
+        work: What may fail.
         share: A text about the result for all ranks.
 
     Returns:
         The result of this rank, and the texts of all.
 
     Raises:
-        OSError, ValueError, MemoryError: Of this rank's work.
+        Exception: That of this rank's work.
         RuntimeError: The work of other ranks failed; says how.
     """
     failure: Exception | None = None
@@ -40,10 +37,12 @@ def all_or_none(
     try:
         result = work()
         text = "1" + share(result)
-    except _EXPECTED as error:
+    except Exception as error:
         failure = error
         text = "0" + traceback.format_exception_only(error)[-1].strip()
-    gathered = engine.all_gather(np.frombuffer(text.encode(), np.uint8), name=name)
+    # Names of files need not be UTF-8, and an error here would leave the others waiting.
+    encoded = text.encode(errors="backslashreplace")
+    gathered = engine.all_gather(np.frombuffer(encoded, np.uint8), name=name)
     if failure is not None:
         raise failure
     texts = [part.tobytes().decode() for part in gathered]
