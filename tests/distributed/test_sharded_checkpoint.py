@@ -19,6 +19,7 @@ from feedfast.comm import Engine, NullEngine
 from feedfast.row_optimizers import Rule
 from feedfast.sharded_tables import ShardedTables
 from feedfast.sharded_tables.checkpoint import MANIFEST, Manifest, load_tables, save_tables
+from feedfast.store import files
 
 
 def cells(shards: list[ShardedTables]) -> dict[str, np.ndarray]:
@@ -93,11 +94,14 @@ def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_the_next_save_replaces_the_checkpoint_and_removes_what_is_left_over(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_from(4, "sgd", tmp_path, steps=1)
     left_over = tmp_path / f"part-{'0' * 16}-00000.safetensors"
     left_over.write_bytes(b"of a save that was killed")
+    with monkeypatch.context() as patched:  # killed while it wrote, on another machine
+        patched.setattr(files, "_pid_space", lambda: "elsewhere")
+        files.temporary_sibling(left_over).write_bytes(b"half")
     other = tmp_path / "notes.txt"
     other.write_text("not ours")
     want = save_from(2, "sgd", tmp_path, steps=2)

@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 256 << 20
 
 _FILE_NAME = re.compile(r"part-[0-9a-f]{16}-[0-9]{5}\.safetensors\Z")
+_UNFINISHED = re.compile(re.escape(files.TEMPORARY_PREFIX) + r"part-[0-9a-f]{16}-")
 _ALIGN = 64
 
 
@@ -179,8 +180,11 @@ def save_tables(tables: ShardedTables, folder: Path) -> None:
         files.replace_durably(folder / MANIFEST, [manifest.to_json()])
         files.remove_abandoned(folder / MANIFEST)
         current = {part.file for part in manifest.parts}
+        # All parts are in place, so unfinished ones are of ranks that were killed.
         for path in folder.iterdir():
-            if _FILE_NAME.match(path.name) and path.name not in current:
+            if path.name not in current and (
+                _FILE_NAME.match(path.name) or _UNFINISHED.match(path.name)
+            ):
                 path.unlink(missing_ok=True)
 
     all_or_none(engine, "sharded_save_end", publish, share=lambda _: "")
