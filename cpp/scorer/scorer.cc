@@ -15,12 +15,11 @@ namespace {
 
 std::int64_t CeilDivide(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 
-// By `feedfast bench request --only sweep`: on one thread 96 to 750 candidates are
-// within 1.5% of each other. Threads share a request best in pieces of few candidates, multiples of
-// the rows of all register tiles, since a thread that starts late then takes fewer of them.
+// By `feedfast bench request --only sweep`: on one thread 96 to 750 candidates are within 1.5% of
+// each other. Threads share a request best in as many equal pieces each, of about 128 candidates.
 constexpr std::int64_t kMostRowsOfTowers = 256;
-constexpr std::int64_t kSharedRows = 96;
-constexpr std::int64_t kFewSharedRows = 48;
+constexpr std::int64_t kSharedRows = 128;
+constexpr std::int64_t kRowStep = 8;
 
 // The most keys that `offsets` give to any window of `window` bags that starts at a multiple of it.
 std::int64_t MostKeys(Span<const std::int64_t> offsets, std::int64_t first, std::int64_t end,
@@ -46,8 +45,11 @@ struct Crossing {
 }  // namespace
 
 std::int64_t DefaultMiniBatch(std::int64_t candidates, int threads) {
-  if (threads == 1 || candidates <= kSharedRows) return kMostRowsOfTowers;
-  return CeilDivide(candidates, threads) < 2 * kSharedRows ? kFewSharedRows : kSharedRows;
+  if (threads == 1) return kMostRowsOfTowers;
+  const std::int64_t of_thread = std::max<std::int64_t>(CeilDivide(candidates, threads), 1);
+  const std::int64_t pieces =
+      std::max<std::int64_t>((of_thread + kSharedRows / 2) / kSharedRows, 1);
+  return CeilDivide(CeilDivide(of_thread, pieces), kRowStep) * kRowStep;
 }
 
 // What the threads of one call read.

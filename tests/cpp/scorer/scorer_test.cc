@@ -74,14 +74,18 @@ void ExpectMatchesReference(RandomModel& random, double error = 2e-6) {
   }
 }
 
-TEST(MiniBatchTest, ThreadsShareARequestInSmallPieces) {
+TEST(MiniBatchTest, ThreadsShareARequestInEqualPieces) {
   EXPECT_EQ(DefaultMiniBatch(5000, 1), 256);
-  EXPECT_EQ(DefaultMiniBatch(0, 4), 256);
-  for (const std::int64_t candidates : {97, 200, 500, 1500, 4000})
-    for (const int threads : {2, 4, 8}) {
+  EXPECT_EQ(DefaultMiniBatch(0, 4), 8);
+  EXPECT_EQ(DefaultMiniBatch(500, 2), 128);
+  for (std::int64_t candidates = 1; candidates < 5000; ++candidates)
+    for (const int threads : {2, 3, 8}) {
       const std::int64_t rows = DefaultMiniBatch(candidates, threads);
-      EXPECT_EQ(rows % 48, 0);
-      EXPECT_LT(rows, candidates);
+      const std::int64_t tasks = (candidates + rows - 1) / rows;
+      ASSERT_LE(rows, 192);
+      // The busiest thread has a piece's rounding more than its share for each of its pieces.
+      ASSERT_LE((tasks + threads - 1) / threads * rows,
+                (candidates + threads - 1) / threads + 8 * ((tasks + threads - 1) / threads));
     }
 }
 
