@@ -13,6 +13,7 @@ from feedfast import _core
 from feedfast.comm import Wire
 from feedfast.comm.sparse_rows import (
     RowAccumulator,
+    merge_rows,
     owner_offsets,
     pack_tables,
     unpack_tables,
@@ -142,3 +143,37 @@ def test_bad_arguments() -> None:
         _core.partition_rows(np.array([10]), np.array([0, 10]))
     with pytest.raises(ValueError, match=r"first_rows\[0\] = 1; must be 0"):
         _core.partition_rows(np.array([10]), np.array([1, 10]))
+
+
+@given(data=st.data(), dim=st.integers(1, 20), num_lists=st.integers(0, 5))
+def test_merge_gives_the_bits_of_the_accumulator(
+    data: st.DataObject, dim: int, num_lists: int
+) -> None:
+    accumulator = RowAccumulator(dim)
+    lists = []
+    for _ in range(num_lists):
+        numbers = data.draw(st.sets(st.integers(0, 12) | st.just(2**63 - 1)))
+        rows = np.array(sorted(numbers), np.int64)
+        values = data.draw(
+            hnp.arrays(np.float32, (len(rows), dim), elements=st.floats(-1e3, 1e3, width=32))
+        )
+        lists.append((rows, values))
+        accumulator.add(rows, values)
+    want = accumulator.take()
+    scale = np.float32(data.draw(st.sampled_from([1.0, 0.3, 0.0])))
+    rows, sums = merge_rows(lists, dim, scale=float(scale))
+    np.testing.assert_array_equal(rows, want.rows)
+    np.testing.assert_array_equal(sums.view(np.uint32), (want.sums * scale).view(np.uint32))
+
+
+def test_merge_refuses_lists_out_of_order() -> None:
+    ordered = (np.array([1, 4]), np.ones((2, 3), np.float32))
+    twice = (np.array([2, 2]), np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"lists\[1\] has row 2 after row 2; rows must ascend"):
+        merge_rows([ordered, twice], 3)
+    with pytest.raises(
+        ValueError, match=r"lists\[0\] has values of shape \(2, 3\); needs \(2, 4\)"
+    ):
+        merge_rows([ordered], 4)
+    with pytest.raises(ValueError, match="dim = 0"):
+        merge_rows([], 0)

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "cpp/allreduce/row_accumulator.h"
+#include "cpp/allreduce/row_merge.h"
 #include "cpp/allreduce/row_partition.h"
 #include "cpp/allreduce/wire_rows.h"
 #include "cpp/bindings/arrays.h"
@@ -133,6 +136,46 @@ std::pair<CArray<std::int64_t>, CArray<std::int64_t>> PartitionRows(
   return {array(partition.offsets), array(partition.positions)};
 }
 
+using PyRowList = std::pair<CArray<std::int64_t>, CArray<float>>;
+
+allreduce::RowList AsRowList(const PyRowList& list, std::size_t index, std::int64_t dim) {
+  const auto& [rows, values] = list;
+  const std::string name = "lists[" + std::to_string(index) + "]";
+  RequireRank((name + " rows").c_str(), rows, 1);
+  RequireRank((name + " values").c_str(), values, 2);
+  if (values.shape(0) != rows.shape(0) || values.shape(1) != dim)
+    throw py::value_error(name + " has values of shape (" + std::to_string(values.shape(0)) + ", " +
+                          std::to_string(values.shape(1)) + "); needs (" +
+                          std::to_string(rows.shape(0)) + ", " + std::to_string(dim) + ")");
+  const Span<const std::int64_t> ids = AsSpan("rows", rows);
+  const auto* const falling = std::adjacent_find(ids.begin(), ids.end(), std::greater_equal<>());
+  if (falling != ids.end())
+    throw py::value_error(name + " has row " + std::to_string(falling[1]) + " after row " +
+                          std::to_string(falling[0]) + "; rows must ascend");
+  return {ids.data(), values.data(), ids.size()};
+}
+
+std::pair<CArray<std::int64_t>, CArray<float>> MergeRows(const std::vector<PyRowList>& lists,
+                                                         std::int64_t dim, float scale) {
+  if (dim < 1) throw py::value_error("dim = " + std::to_string(dim) + "; must be >= 1");
+  std::vector<allreduce::RowList> views;
+  views.reserve(lists.size());
+  for (std::size_t l = 0; l < lists.size(); ++l) views.push_back(AsRowList(lists[l], l, dim));
+  std::vector<std::int64_t> united;
+  {
+    const py::gil_scoped_release nogil;
+    united = allreduce::UnionOfRows(views);
+  }
+  const auto size = static_cast<py::ssize_t>(united.size());
+  CArray<float> sums(std::vector<py::ssize_t>{size, dim});
+  float* const out = sums.mutable_data();
+  {
+    const py::gil_scoped_release nogil;
+    allreduce::MergeRows(views, united, dim, scale, out);
+  }
+  return {Copied<std::int64_t>(united, {size}), std::move(sums)};
+}
+
 CArray<std::uint16_t> ToBfloat16(const CArray<float>& values) {
   const Span<const float> from = AsSpan("values", values);
   CArray<std::uint16_t> bits(
@@ -163,6 +206,7 @@ void RegisterSparseRows(py::module_& m) {
   m.def("unique_rows", &UniqueRows, py::arg("rows").noconvert());
   m.def("partition_rows", &PartitionRows, py::arg("rows").noconvert(),
         py::arg("first_rows").noconvert());
+  m.def("merge_rows", &MergeRows, py::arg("lists"), py::arg("dim"), py::arg("scale"));
   m.def("to_bfloat16", &ToBfloat16, py::arg("values").noconvert());
   m.def("from_bfloat16", &FromBfloat16, py::arg("bits").noconvert());
 }

@@ -3,7 +3,8 @@
 The gradient of a table that a batch reads here and there is a list of rows and a value for each. A
 window adds such lists up (`RowAccumulator`); what it gives is in ascending order, so the rows of an
 owner that holds a range of the table lie together (`owner_offsets`). `pack_tables` puts the rows of
-several tables into one array of bytes for one exchange, and `unpack_tables` takes them out.
+several tables into one array of bytes for one exchange, `unpack_tables` takes them out, and
+`merge_rows` adds up what several processes sent.
 """
 
 from __future__ import annotations
@@ -82,6 +83,28 @@ class RowAccumulator:
     def discard(self) -> None:
         """Begins a new window without a look at this one."""
         self._native.discard()
+
+
+def merge_rows(
+    lists: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], dim: int, *, scale: float = 1.0
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Adds up lists of rows that are in order already, such as those of several processes.
+
+    Gives the bits of a `RowAccumulator` that is fed list by list, in less time: nothing is hashed
+    or sorted.
+
+    Args:
+        lists: Rows int64 [n_l], ascending, each once, and their values float32 [n_l, dim].
+        dim: Columns of the table.
+        scale: What every sum is multiplied by at the end, in float32.
+
+    Returns:
+        The rows int64 [n] that any list has, ascending, and their sums float32 [n, dim].
+
+    Raises:
+        ValueError: The rows of a list do not ascend, or its shapes do not fit.
+    """
+    return _core.merge_rows(list(lists), dim, scale)
 
 
 def owner_offsets(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import RowAccumulator, pack_tables, unpack_tables
+from feedfast.comm.sparse_rows import merge_rows, pack_tables, unpack_tables
 
 __all__ = ["RowGradients", "TableChoice", "Wire", "exchange_rows", "rows_are_cheaper"]
 
@@ -71,32 +71,31 @@ def rows_are_cheaper(
 
 
 def exchange_rows(
-    engine: Engine,
-    tables: Sequence[RowGradients],
-    sums: Sequence[RowAccumulator],
-    *,
-    wire: Wire,
+    engine: Engine, tables: Sequence[RowGradients], scale: float, *, wire: Wire
 ) -> list[RowGradients]:
     """Sums the row gradients of all tables over the processes; one all-gather.
 
     Args:
         engine: Of the processes, which all give the same number of tables of the same dims.
-        tables: Distinct rows of each table and their gradients.
-        sums: An accumulator per table, empty before and after.
+        tables: Distinct rows of each table, ascending, and their gradients, which may be
+            overwritten.
+        scale: What the sums are multiplied by.
         wire: "bf16" rounds every process's gradients once.
 
     Returns:
-        Per table the distinct rows that any process gave, ascending, and their sums, added in the
-        order of the processes; the same bits everywhere.
+        Per table the distinct rows that any process gave, ascending, and their scaled sums, added
+        in the order of the processes; the same bits everywhere.
     """
-    if not tables or engine.size == 1:
+    if not tables:
+        return []
+    if engine.size == 1:
+        for _, values in tables:
+            values *= np.float32(scale)
         return list(tables)
     received = engine.all_gather(pack_tables(tables, wire=wire), name="feedfast_window_rows")
     dims = [values.shape[1] for _, values in tables]
-    for message in received:
-        for total, (rows, values) in zip(
-            sums, unpack_tables(message, dims, wire=wire), strict=True
-        ):
-            total.add(rows, values)
-    taken = [total.take() for total in sums]
-    return [(of_table.rows, of_table.sums) for of_table in taken]
+    messages = [unpack_tables(message, dims, wire=wire) for message in received]
+    return [
+        merge_rows(lists, dim, scale=scale)
+        for lists, dim in zip(zip(*messages, strict=True), dims, strict=True)
+    ]

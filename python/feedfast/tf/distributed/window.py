@@ -231,15 +231,9 @@ class GradientWindow:
         gradients: list[Gradient | None] = [None] * len(self.slots)
         scale = self._exchange_dense(taken, gradients)
         as_rows = [i for i in self._tables if self._as_rows[i]]
-        summed = exchange_rows(
-            self._engine,
-            [taken[i] for i in as_rows],
-            [self._rows[i] for i in as_rows],
-            wire=self._wire,
-        )
-        for i, (rows, values) in zip(as_rows, summed, strict=True):
-            values *= np.float32(scale)
-            gradients[i] = rows, values
+        summed = exchange_rows(self._engine, [taken[i] for i in as_rows], scale, wire=self._wire)
+        for i, of_table in zip(as_rows, summed, strict=True):
+            gradients[i] = of_table
         self._exchange_nothing(taken, gradients, scale)
         done: list[Gradient] = gradients  # type: ignore[assignment]
         self._choose(done)
