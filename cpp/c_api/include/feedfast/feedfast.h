@@ -8,7 +8,7 @@
  * - Structs begin with their size, as the caller's header has it; zero is the default of all else:
  *     ff_request request = {.struct_size = sizeof request, .num_candidates = 3, ...};
  *   Later versions append members, whose zero means what was before. One that a newer header has
- * and an older library has not is refused unless it is zero.
+ *   and an older library has not is refused unless it is zero.
  * - ff_abi_version() of the library is the number that this header was made for, FF_ABI_VERSION,
  *   as long as programs built with one run with the other.
  */
