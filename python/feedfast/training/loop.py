@@ -327,12 +327,13 @@ def _merge(trainer: Trainer, loss_sum: float) -> float:
 def _save(
     trainer: Trainer, folder: Path, step: int, loss_sum: float, records: list[EpochRecord]
 ) -> None:
-    if trainer.engine.rank != 0:
-        return
-    tensors = {f"{i:04d}": np.array(v.numpy()) for i, v in enumerate(trainer.variables)}
-    # repr of a float and JSON both round-trip every bit.
-    state = {"loss_sum": loss_sum, "records": records}
-    save_checkpoint(folder, Checkpoint(step, tensors, state))
+    def save() -> None:
+        tensors = {f"{i:04d}": np.array(v.numpy()) for i, v in enumerate(trainer.variables)}
+        # repr of a float and JSON both round-trip every bit.
+        state = {"loss_sum": loss_sum, "records": records}
+        save_checkpoint(folder, Checkpoint(step, tensors, state))
+
+    replicas.on_rank_0(trainer.engine, save)
 
 
 def _restore(trainer: Trainer, folder: Path) -> tuple[int, float, list[EpochRecord]]:
