@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import training_ranks
+from thread_engines import on_ranks
 
-from feedfast.comm import NullEngine
+from feedfast.comm import Engine, NullEngine
 from feedfast.comm.launch import run_local
+from feedfast.comm.traced import PeerLostError, TracedEngine
 from feedfast.training import TrainedRun
 
 RANKS = Path(training_ranks.__file__)
@@ -73,6 +79,39 @@ def test_reports_tell_bytes_and_exchange_share(folder: Path) -> None:
     assert all(sent > 1000 for sent in report["bytes"])
     assert all(0.0 < share < 1.0 for share in report["shares"])
     assert {"loss", "validation", "moving_averages", "rank_0"} <= set(report["by_name"])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_others_wait_for_a_checkpoint_however_long_it_takes(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(folder: Path, checkpoint: Any) -> None:
+        time.sleep(0.2)
+        if fails:
+            raise OSError("full")
+
+    monkeypatch.setattr(training_ranks.replicas, "_BEAT_S", 0.01)
+    monkeypatch.setattr(training_ranks.loop, "save_checkpoint", save)
+
+    def body(engine: Engine) -> int:
+        trainer: Any = SimpleNamespace(engine=engine, variables=[])
+        expected: Any = nullcontext()
+        if fails:
+            expected = pytest.raises(OSError if engine.rank == 0 else PeerLostError)
+        with expected:
+            training_ranks.loop._save(trainer, tmp_path, 1, 0.0, [])
+        return engine.exchanges_by_name["rank_0"].exchanges
+
+    assert min(on_ranks(2, body)) > 2
+
+
+def test_timelines_are_whole_lines_whenever_a_process_dies(tmp_path: Path) -> None:
+    engine = TracedEngine(NullEngine(), timeline=tmp_path / "trace.json")
+    engine.barrier(name="first")
+    begin, event, end = (tmp_path / "trace.json").read_text().split("\n")
+    assert (begin, end) == ("[", "")
+    assert json.loads(event.removesuffix(","))["name"] == "first"
+    engine.close()
 
 
 def test_work_of_rank_0_alone() -> None:

@@ -86,7 +86,7 @@ class TracedEngine(WrappedEngine):
         self._seconds = 0.0
         self._timeline: IO[str] | None = None
         if timeline is not None:
-            self._timeline = timeline.open("w")
+            self._timeline = timeline.open("w", buffering=1)  # by lines: whole after a crash
             self._timeline.write("[\n")
 
     @property
