@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
+from contextlib import AbstractContextManager
 
 from feedfast.comm import Engine
+from feedfast.comm.traced import WrappedEngine
 from feedfast.tf.step_profile import exchange_mark
 
 __all__ = ["TimedEngine"]
 
 
-class TimedEngine(Engine):
+class TimedEngine(WrappedEngine):
     """Does what `engine` does, and marks every exchange with its name for `profile_steps`.
+
+    Subgroups are marked too.
 
     Args:
         engine: What exchanges; closed with this one.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine.rank, engine.size, engine.local_rank, engine.local_size)
-        self._engine = engine
-
-    def _all_reduce(self, array: NDArray[Any], name: str) -> None:
-        with exchange_mark(name):
-            self._engine.all_reduce(array, name=name)
-
-    def _all_gather(self, array: NDArray[Any], name: str) -> list[NDArray[Any]]:
-        with exchange_mark(name):
-            return self._engine.all_gather(array, name=name)
-
-    def _all_to_all(self, parts: list[NDArray[Any]], name: str) -> list[NDArray[Any]]:
-        with exchange_mark(name):
-            return self._engine.all_to_all(parts, name=name)
-
-    def _broadcast(self, array: NDArray[Any], root: int, name: str) -> None:
-        with exchange_mark(name):
-            self._engine.broadcast(array, root, name=name)
-
-    def _barrier(self, name: str) -> None:
-        with exchange_mark(name):
-            self._engine.barrier(name=name)
+    def around(self, kind: str, name: str, num_bytes: int) -> AbstractContextManager[None]:
+        """Marks."""
+        return exchange_mark(name)
 
     def _subgroup(self, ranks: tuple[int, ...], name: str) -> Engine | None:
-        inner = self._engine.subgroup(ranks, name=name)
+        inner = super()._subgroup(ranks, name)
         return None if inner is None else TimedEngine(inner)
-
-    def _close(self) -> None:
-        self._engine.close()
