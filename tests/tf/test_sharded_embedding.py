@@ -209,3 +209,13 @@ def test_a_micro_batch_of_weight_zero_touches_no_row(traced: bool) -> None:
         step(tf.constant(values), tf.constant(weight))
     # Adam would move row 5 by its moments.
     np.testing.assert_array_equal(np.flatnonzero((part.weights != before).any(axis=1)), [3, 7])
+
+
+def test_a_tape_that_would_not_train_the_tables_says_so() -> None:
+    layer = ShardedEmbedding([TableSpec(name="sum", rows=ROWS, dim=DIM)], engine=NullEngine())
+    tape = fft.distributed.AccumulatingGradientTape(engine=NullEngine(), participants=[layer])
+    scale = tf.Variable(1.0)
+    with tape:
+        loss = scale * tf.reduce_mean(layer({"sum": tf.ragged.constant([[1]])})["sum"])
+    with pytest.raises(ValueError, match=r"participants\[0\].*its `trigger` must be among"):
+        tape.gradient(loss, [scale])

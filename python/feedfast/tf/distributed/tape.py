@@ -129,8 +129,9 @@ class AccumulatingGradientTape:
 
         Raises:
             RuntimeError: Inside a `tf.function`; nothing was recorded; a process is gone.
-            ValueError: `target` does not depend on a variable; other sources than before; other
-                variables than the other processes.
+            ValueError: `target` does not depend on a variable; the trigger of a participant is not
+                among the sources; other sources than before; other variables than the other
+                processes.
             FloatingPointError: The norm of the gradients is not finite, with `clip_norm`.
         """
         if not tf.executing_eagerly():
@@ -271,6 +272,7 @@ class AccumulatingGradientTape:
             for resource, name, gradient in zip(resources, names, gradients, strict=True)
         ]
         if self._window is None:
+            self._check_triggers(resources)
             self._variables = resources
             self._window = GradientWindow(
                 slots,
@@ -292,6 +294,17 @@ class AccumulatingGradientTape:
                 raise ValueError(
                     f"the gradient of {slot.name} was {_kind(first)} in the first micro-batch; "
                     f"now it is {_kind(slot)}"
+                )
+
+    def _check_triggers(self, resources: list[Any]) -> None:
+        """Without its trigger a `ShardedEmbedding` would collect nothing, in silence."""
+        given = {id(resource) for resource in resources}
+        for index, participant in enumerate(self._participants):
+            trigger = getattr(participant, "trigger", None)
+            if trigger is not None and id(resource_of(trigger)) not in given:
+                raise ValueError(
+                    f"participants[{index}] would not be trained: its `trigger` must be among the "
+                    "variables"
                 )
 
     def _add(self, weight: Any, *flat: Any) -> Any:
