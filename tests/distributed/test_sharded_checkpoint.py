@@ -15,10 +15,12 @@ import pytest
 from sharded_model import WORLD, plan_of, specs_of, train
 from thread_engines import on_ranks
 
+from feedfast.bags import Bags
 from feedfast.comm import Engine, NullEngine
 from feedfast.row_optimizers import Rule
-from feedfast.sharded_tables import ShardedTables
+from feedfast.sharded_tables import ShardedTables, TableSpec
 from feedfast.sharded_tables.checkpoint import MANIFEST, Manifest, load_tables, save_tables
+from feedfast.sharding import ShardingPlan, TableShape, data_parallel
 from feedfast.store import files
 
 
@@ -91,6 +93,35 @@ def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
     for name, array in got.items():
         difference = np.abs(array - want[name]).max()
         assert difference <= 1e-5 * np.abs(want[name]).max(), name  # sums in another order
+
+
+def test_a_resumed_run_makes_the_exchanges_of_one_that_was_not_cut_off(tmp_path: Path) -> None:
+    shape = TableShape(name="hot", rows=3, dim=2)
+    plan = ShardingPlan(
+        num_ranks=2, ranks_per_host=1, tables=(shape,), placements=(data_parallel(shape, 2),)
+    )
+    specs = [TableSpec(name="hot", rows=3, dim=2)]
+
+    def train_windows(tables: ShardedTables, count: int) -> int:
+        """How many of them sent the table as one sum."""
+        before = tables.engine.traffic.exchanges
+        for _ in range(count):
+            (found,) = tables.lookup([Bags.from_lists([[0, 1, 2]])])
+            tables.accumulate([found.ids], [found.rows])
+            tables.exchange_window(1.0)
+            tables.apply_window(1.0)
+        return tables.engine.traffic.exchanges - before - 3 * count
+
+    def body(engine: Engine) -> list[int]:
+        tables = ShardedTables(specs, plan, engine)
+        sums = [train_windows(tables, 3)]
+        save_tables(tables, tmp_path)
+        sums.append(train_windows(tables, 2))
+        resumed = ShardedTables(specs, plan, engine, initialize=False)
+        load_tables(resumed, tmp_path)
+        return [*sums, train_windows(resumed, 2)]
+
+    assert on_ranks(2, body) == [[2, 1, 1]] * 2
 
 
 def test_the_next_save_replaces_the_checkpoint_and_removes_what_is_left_over(
@@ -188,7 +219,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[2])
 from feedfast.comm import NullEngine
-from feedfast.sharded_tables import ShardedTables
+from feedfast.sharded_tables import ShardedTables, TableSpec
 from feedfast.sharded_tables.checkpoint import save_tables
 from sharded_model import plan_of, specs_of
 tables = ShardedTables(specs_of("sgd"), plan_of(1), NullEngine())

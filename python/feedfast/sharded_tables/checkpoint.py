@@ -188,6 +188,7 @@ def save_tables(tables: ShardedTables, folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
     all_or_none(engine, "sharded_save_end", publish, share=lambda _: "")
+    tables.reset_choices()
 
 
 def load_tables(tables: ShardedTables, folder: Path) -> None:
@@ -218,6 +219,7 @@ def load_tables(tables: ShardedTables, folder: Path) -> None:
     updates, _ = all_or_none(tables.engine, "sharded_load", read, share=lambda _: "")
     tables.updates = updates
     tables.discard_window()
+    tables.reset_choices()
 
 
 def read_manifest(folder: Path) -> Manifest:

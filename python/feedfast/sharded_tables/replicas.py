@@ -31,7 +31,7 @@ class ReplicaExchange:
     def __init__(self, replicas: Sequence[Piece], engine: Engine) -> None:
         self._replicas = tuple(replicas)
         self._engine = engine
-        self._totals = np.zeros(len(replicas), np.int64)
+        self.forget_counts()
 
     @property
     def is_dense(self) -> tuple[bool, ...]:
@@ -44,6 +44,10 @@ class ReplicaExchange:
     def note_counts(self, counts: IntArray) -> None:
         """Takes the rows with gradients of the window [replicas], summed over the ranks."""
         self._totals = counts
+
+    def forget_counts(self) -> None:
+        """Makes the next window sparse, like the first one."""
+        self._totals = np.zeros(len(self._replicas), np.int64)
 
     def reduce(self, own: Sequence[RowSums]) -> dict[Piece, RowSums]:
         """The sums over all ranks of the dense replicas; one exchange, or none if all are sparse.

@@ -222,6 +222,14 @@ class ShardedTables:
         for part in [*self.parts.values(), *self.replicas.values()]:
             part.discard_window()
 
+    def reset_choices(self) -> None:
+        """Lets the replicas' next gradients travel as rows, like those of the first window.
+
+        All ranks do it wherever a checkpoint is written or read: how gradients travel may decide
+        the order of additions, so a run that goes on from a checkpoint is the same to the bit.
+        """
+        self._replica_exchange.forget_counts()
+
     def _check_agreement(self) -> None:
         """All ranks must have cut the same tables in the same way, or they misread each other."""
         said = [
