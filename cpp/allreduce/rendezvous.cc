@@ -6,11 +6,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 #include <thread>
 #include <vector>
+
+#include "cpp/common/descriptor.h"
 
 namespace feedfast::allreduce {
 namespace {
@@ -21,20 +25,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kHelloWithin{1};
 constexpr std::chrono::seconds kEnterWithin{10};
 constexpr char kEntered = 'e';
-
-class Descriptor {
- public:
-  explicit Descriptor(int value) noexcept : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const noexcept { return value_; }
-
- private:
-  int value_;
-};
+constexpr std::size_t kMostAddressBytes = sizeof(sockaddr_un::sun_path) - 1;
 
 struct Hello {
   std::int32_t rank;
@@ -48,10 +39,12 @@ enum Answer : std::uint8_t { kWelcome = 'w', kOtherTerms = 't', kRankTaken = 'r'
 socklen_t Address(const std::string& name, sockaddr_un& address) {
   std::memset(&address, 0, sizeof(address));
   address.sun_family = AF_UNIX;
-  const std::string path = "feedfast-" + std::to_string(::getuid()) + "-" + name;
-  const std::size_t length = std::min(path.size(), sizeof(address.sun_path) - 1);
-  std::memcpy(address.sun_path + 1, path.data(), length);
-  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + length);
+  char prefix[kMostAddressBytes - kMostMeetingName + 1];
+  std::snprintf(prefix, sizeof(prefix), "ff-%08x", static_cast<unsigned>(::getuid()));
+  const std::string path = prefix + name;
+  assert(path.size() <= kMostAddressBytes);
+  std::memcpy(address.sun_path + 1, path.data(), path.size());
+  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + path.size());
 }
 
 int NewSocket() { return ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0); }
@@ -135,31 +128,34 @@ Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
   const Descriptor listener(NewSocket());
   sockaddr_un address;
   const socklen_t length = Address(meeting.name, address);
-  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
-      ::listen(listener.get(), meeting.size) != 0)
+  if (::bind(listener.fd(), reinterpret_cast<const sockaddr*>(&address), length) != 0 ||
+      ::listen(listener.fd(), meeting.size) != 0)
     return FailedPrecondition(
         "group '", meeting.name, "': cannot meet the other ranks: ",
         errno == EADDRINUSE ? "another group forms under this name" : std::strerror(errno));
   std::vector<bool> here(static_cast<std::size_t>(meeting.size), false);
   int ended = 0;  // a rank that came and did not enter; the others still come, to learn of it
   for (int known = 1; known < meeting.size;) {
-    if (!WaitReadable(listener.get(), meeting.deadline)) {
+    if (!WaitReadable(listener.fd(), meeting.deadline)) {
       absence = {static_cast<int>(std::find(here.begin() + 1, here.end(), false) - here.begin()),
                  true};
       return Missing(meeting, here);
     }
-    const Descriptor peer(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const Descriptor peer(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (peer.fd() < 0 && errno != EINTR && errno != ECONNABORTED)
+      return FailedPrecondition("group '", meeting.name,
+                                "': cannot meet the other ranks: ", std::strerror(errno));
     Hello hello{};
     const Clock::time_point patience = std::min(meeting.deadline, Clock::now() + kHelloWithin);
-    if (peer.get() < 0 || !IsOwnUser(peer.get()) || !WaitReadable(peer.get(), patience) ||
-        ::recv(peer.get(), &hello, sizeof(hello), 0) != sizeof(hello))
+    if (peer.fd() < 0 || !IsOwnUser(peer.fd()) || !WaitReadable(peer.fd(), patience) ||
+        ::recv(peer.fd(), &hello, sizeof(hello), 0) != sizeof(hello))
       continue;  // a process that gave up, or none of ours
     if (hello.size != meeting.size || hello.terms != meeting.terms) {
-      Send(peer.get(), kOtherTerms, -1);
+      Send(peer.fd(), kOtherTerms, -1);
     } else if (hello.rank < 1 || hello.rank >= meeting.size ||
                here[static_cast<std::size_t>(hello.rank)]) {
-      Send(peer.get(), kRankTaken, -1);
-    } else if (!Send(peer.get(), kWelcome, descriptor) || !HasEntered(peer.get())) {
+      Send(peer.fd(), kRankTaken, -1);
+    } else if (!Send(peer.fd(), kWelcome, descriptor) || !HasEntered(peer.fd())) {
       ended = hello.rank;
       here[static_cast<std::size_t>(hello.rank)] = true;
       ++known;
@@ -181,21 +177,24 @@ StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& 
     const Descriptor socket(NewSocket());
     sockaddr_un address;
     const socklen_t length = Address(meeting.name, address);
-    if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) {
+    if (::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&address), length) == 0) {
       const Hello hello{meeting.rank, meeting.size, meeting.terms};
       int descriptor = -1;
-      if (IsOwnUser(socket.get()) &&
-          ::send(socket.get(), &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
-          WaitReadable(socket.get(), meeting.deadline)) {
-        const std::uint8_t answer = ReceiveAnswer(socket.get(), descriptor);
+      if (IsOwnUser(socket.fd()) &&
+          ::send(socket.fd(), &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
+          WaitReadable(socket.fd(), meeting.deadline)) {
+        const std::uint8_t answer = ReceiveAnswer(socket.fd(), descriptor);
         if (answer == kWelcome && descriptor >= 0) {
           const Status entered = enter(descriptor);
-          if (entered.ok() && ::send(socket.get(), &kEntered, 1, MSG_NOSIGNAL) == 1)
+          if (entered.ok() && ::send(socket.fd(), &kEntered, 1, MSG_NOSIGNAL) == 1)
             return descriptor;
           ::close(descriptor);
           if (!entered.ok()) return entered;
           return FailedPrecondition("group '", meeting.name, "': rank 0 ended while ranks joined");
         }
+        if (answer == kWelcome)
+          return ResourceExhausted("group '", meeting.name, "': rank ", meeting.rank,
+                                   " has no room for another descriptor");
         if (answer == kOtherTerms)
           return InvalidArgument("group '", meeting.name, "': rank ", meeting.rank,
                                  " has another size or other buffers than rank 0");

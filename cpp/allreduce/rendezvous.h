@@ -2,6 +2,7 @@
 #define FEEDFAST_CPP_ALLREDUCE_RENDEZVOUS_H_
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -9,6 +10,9 @@
 #include "cpp/common/status.h"
 
 namespace feedfast::allreduce {
+
+// Bytes of a meeting's name, at most: an address has room for these and for the user.
+inline constexpr std::size_t kMostMeetingName = 96;
 
 // One process that meets others of its user on this host, to share one file.
 struct Meeting {
@@ -26,13 +30,15 @@ struct Absence {
 };
 
 // Rank 0: gives `descriptor` to every other rank, and returns when all have entered or ended.
-// FailedPrecondition: somebody else has the name, a rank ended on its way in, or did not come by
-// the deadline; the message names those that are missing, `absence` the first of them.
+// FailedPrecondition: somebody else has the name, this process has no descriptor left, a rank ended
+// on its way in, or did not come by the deadline; the message names those that are missing,
+// `absence` the first of them.
 Status HandOut(const Meeting& meeting, int descriptor, Absence& absence);
 
 // Other ranks: the descriptor of rank 0, which the caller closes, after enter(descriptor) is ok;
 // its error is returned otherwise. FailedPrecondition: rank 0 did not come by the deadline, or
 // another process came as this rank. InvalidArgument: the terms or the size differ.
+// ResourceExhausted: this process has no descriptor left.
 StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& enter);
 
 }  // namespace feedfast::allreduce

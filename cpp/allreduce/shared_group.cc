@@ -27,13 +27,14 @@ using Clock = std::chrono::steady_clock;
 constexpr std::int64_t kPageBytes = 4096;
 constexpr std::int64_t kMinBufferBytes = 2 * kPageBytes;  // halves start on pages
 constexpr std::int64_t kMaxBufferBytes = std::int64_t{1} << 40;
+// Pages that are reserved in one call: a signal interrupts it, and what it had then is lost.
+constexpr std::int64_t kReserveBytes = std::int64_t{1} << 20;
 // How often a rank that waits looks whether the one it waits for still runs.
 constexpr std::chrono::milliseconds kLookAfter{20};
 // A rank that waits looks again and again at first, which is faster than to be woken: a few
 // microseconds on its own, then some hundreds in which others that want its processor get it.
 constexpr int kSpins = 100;
 constexpr int kYields = 1000;
-constexpr std::size_t kMaxNameBytes = 96;  // a socket address has room for 107
 
 void SleepWhile(std::atomic<std::uint32_t>& word, std::uint32_t value,
                 std::chrono::milliseconds most) {
@@ -53,6 +54,19 @@ void Pause() noexcept {
 #endif
 }
 
+// Gives the file `bytes` bytes of zeros. 0, or an error number.
+int Reserve(int descriptor, std::int64_t bytes) {
+  for (std::int64_t begin = 0; begin < bytes;) {
+    const std::int64_t count = std::min(kReserveBytes, bytes - begin);
+    if (::fallocate(descriptor, 0, begin, count) == 0) {
+      begin += count;
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
 struct flock ByteLock(int byte) {
   struct flock lock {};
   lock.l_type = F_WRLCK;
@@ -63,7 +77,7 @@ struct flock ByteLock(int byte) {
 }
 
 bool IsName(const std::string& name) {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
+  return !name.empty() && name.size() <= kMostMeetingName &&
          std::all_of(name.begin(), name.end(), [](char c) {
            return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                   c == '.' || c == '_' || c == '-';
@@ -72,7 +86,7 @@ bool IsName(const std::string& name) {
 
 Status Validate(const SharedGroupOptions& options) {
   if (!IsName(options.name))
-    return InvalidArgument("name '", options.name, "' is not 1 to ", kMaxNameBytes,
+    return InvalidArgument("name '", options.name, "' is not 1 to ", kMostMeetingName,
                            " letters, digits, '.', '_' and '-'");
   if (options.size < 1 || options.size > kMaxSharedRanks)
     return InvalidArgument("size = ", options.size, " is not in 1..", kMaxSharedRanks);
@@ -161,8 +175,8 @@ StatusOr<std::unique_ptr<SharedGroup>> SharedGroup::Join(const SharedGroupOption
   if (options.rank == 0) {
     // New pages of the file are zero, which is where every counter starts.
     descriptor = ::memfd_create("feedfast", MFD_CLOEXEC);
-    if (descriptor < 0 || ::fallocate(descriptor, 0, 0, bytes) != 0) {
-      const int error = errno;
+    const int error = descriptor < 0 ? errno : Reserve(descriptor, bytes);
+    if (error != 0) {
       if (descriptor >= 0) ::close(descriptor);
       return ResourceExhausted("group '", options.name, "': cannot get ", bytes,
                                " bytes of shared memory: ", std::strerror(error));
@@ -198,10 +212,10 @@ StatusOr<std::unique_ptr<SharedGroup>> SharedGroup::Join(const SharedGroupOption
 }
 
 SharedGroup::~SharedGroup() {
-  // Whoever waits for this rank need not look first.
+  // Gives up the lock; whoever waits for this rank then looks at once.
+  ::close(descriptor_);
   WakeAll(shared(rank()).round);
   ::munmap(memory_, static_cast<std::size_t>(TotalBytes(options_)));
-  ::close(descriptor_);
 }
 
 bool SharedGroup::IsAlive(int rank) const noexcept {
@@ -247,7 +261,8 @@ Status SharedGroup::WaitFor(int rank, std::uint32_t round, Clock::time_point dea
     SleepWhile(other.round, round - 1, kLookAfter);
     if (arrived()) break;
     // All ranks hold their locks when rank 0 arrives at the first barrier; it holds its own before.
-    if ((rank == 0 || shared(0).round.load() != 0) && !IsAlive(rank)) {
+    // One that ended may have arrived before, as all do that leave behind their last barrier.
+    if ((rank == 0 || shared(0).round.load() != 0) && !IsAlive(rank) && !arrived()) {
       status = Break(rank, false);
       break;
     }

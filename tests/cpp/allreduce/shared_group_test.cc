@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
@@ -156,6 +158,74 @@ TEST(SharedGroupTest, SaysWhenThereIsNoMemory) {
                       status.message().find("bytes of shared memory") != std::string::npos;
     return said ? "" : status.message();
   });
+}
+
+TEST(SharedGroupTest, SignalsDoNotKeepItFromFormingOrMeeting) {
+  RunRanks(2, [](int rank) -> Complaint {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};  // without SA_RESTART
+    ::sigaction(SIGALRM, &action, nullptr);
+    const itimerval often{{0, 2000}, {0, 2000}};
+    ::setitimer(ITIMER_REAL, &often, nullptr);
+    SharedGroupOptions options = TestGroup("signals", rank, 2);
+    options.buffer_bytes = 64 << 20;
+    auto joined = SharedGroup::Join(options);
+    if (!joined.ok()) return joined.status().message();
+    if (rank == 1) std::this_thread::sleep_for(milliseconds(50));
+    return joined.value()->Barrier().message();
+  });
+}
+
+TEST(SharedGroupTest, ARankThatLeavesBehindTheLastBarrierBreaksNothing) {
+  RunRanks(3, [](int rank) -> Complaint {
+    for (int group = 0; group < 3; ++group) {
+      auto joined = SharedGroup::Join(TestGroup("leaves-" + std::to_string(group), rank, 3));
+      if (!joined.ok()) return joined.status().message();
+      // The others look meanwhile whether it still runs.
+      if (rank == group) std::this_thread::sleep_for(milliseconds(70));
+      const Status status = joined.value()->Barrier();
+      if (!status.ok()) return status.message();
+    }
+    return {};
+  });
+}
+
+TEST(SharedGroupTest, LongNamesStayApart) {
+  RunRanks(4, [](int process) -> Complaint {
+    // A user whose number is long, where the test may become one.
+    if (::getuid() == 0 && ::setuid(4'000'000'000) != 0) return "cannot become another user";
+    SharedGroupOptions options = TestGroup("long", process % 2, 2);
+    options.timeout = std::chrono::seconds(10);
+    options.name.resize(95, 'x');
+    options.name += process < 2 ? 'a' : 'b';
+    auto joined = SharedGroup::Join(options);
+    return joined.ok() ? joined.value()->Barrier().message() : joined.status().message();
+  });
+}
+
+// Leaves this process room for `count` more descriptors.
+void LeaveDescriptors(int count) {
+  const int next = ::dup(STDERR_FILENO);
+  ::close(next);
+  const rlimit limit{static_cast<rlim_t>(next) + static_cast<rlim_t>(count),
+                     static_cast<rlim_t>(next) + static_cast<rlim_t>(count)};
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+TEST(SharedGroupTest, SaysWhenThereIsNoDescriptor) {
+  // Rank 0 needs one for the memory, one to listen and one to meet rank 1; rank 1 a socket and the
+  // memory.
+  for (const int poor : {0, 1})
+    RunRanks(2, [poor](int rank) -> Complaint {
+      SharedGroupOptions options = TestGroup("poor-" + std::to_string(poor), rank, 2);
+      options.timeout = milliseconds(500);
+      if (rank == poor) LeaveDescriptors(rank == 0 ? 2 : 1);
+      const std::string message = SharedGroup::Join(options).status().message();
+      const char* want[2][2] = {
+          {"cannot meet the other ranks: Too many open files", "rank 0 did not join in time"},
+          {"rank 1 of 2 ended while it joined", "rank 1 has no room for another descriptor"}};
+      return message.find(want[poor][rank]) != std::string::npos ? "" : message;
+    });
 }
 
 }  // namespace
