@@ -17,6 +17,15 @@ constexpr KernelTable<decltype(&scalar::AccumulateRows)> kAccumulateRows =
 }  // namespace
 
 void RowAccumulator::Add(Span<const std::int64_t> rows, const float* values) {
+  try {
+    AddSlices(rows, values);
+  } catch (...) {
+    StartWindow();  // the index may have rows that have no values
+    throw;
+  }
+}
+
+void RowAccumulator::AddSlices(Span<const std::int64_t> rows, const float* values) {
   const std::int64_t known = index_.size();
   positions_.resize(static_cast<std::size_t>(rows.size()));
   index_.Insert(rows, positions_);

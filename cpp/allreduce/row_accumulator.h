@@ -34,13 +34,16 @@ class RowAccumulator {
   void CopyAscending(Span<std::int64_t> rows, float* sums, Span<std::int64_t> counts);
 
   // Adds slices: values is [rows.size(), dim], row-major, and overlaps nothing. Requires rows[i] >=
-  // 0 and fewer than 2^31 distinct rows. Throws std::bad_alloc; the window is then not to be used.
+  // 0 and fewer than 2^31 distinct rows. Throws std::bad_alloc; the window is then lost, and a new
+  // one begins.
   void Add(Span<const std::int64_t> rows, const float* values);
 
   // Begins a new, empty window.
   void StartWindow() noexcept;
 
  private:
+  void AddSlices(Span<const std::int64_t> rows, const float* values);
+
   std::int64_t dim_;
   std::int64_t num_slices_ = 0;
   RowIndex index_;

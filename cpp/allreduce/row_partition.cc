@@ -26,7 +26,7 @@ StatusOr<RowOwners> RowOwners::Even(std::int64_t num_rows, std::int64_t num_owne
   const std::int64_t share = num_rows / num_owners + (num_rows % num_owners == 0 ? 0 : 1);
   std::vector<std::int64_t> first_rows{0};
   for (std::int64_t owner = 0; owner < num_owners; ++owner)
-    first_rows.push_back(std::min(num_rows, first_rows.back() + share));
+    first_rows.push_back(first_rows.back() + std::min(share, num_rows - first_rows.back()));
   return RowOwners(std::move(first_rows));
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <new>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -104,6 +105,13 @@ TEST(RowAccumulatorTest, TakesAnyRowAndOneHotRow) {
   EXPECT_EQ(accumulator.rows()[0], last);
   EXPECT_EQ(accumulator.values()[0], 1 + 5 + 7);
   EXPECT_EQ(accumulator.values()[3], 4);
+}
+
+TEST(RowAccumulatorTest, IsEmptyWhenMemoryRanOut) {
+  RowAccumulator accumulator(std::int64_t{1} << 61);
+  EXPECT_THROW(accumulator.Add(std::vector<std::int64_t>{5}, nullptr), std::bad_alloc);
+  EXPECT_EQ(accumulator.rows().size(), 0);
+  EXPECT_EQ(accumulator.num_slices(), 0);
 }
 
 TEST(RowOrderTest, SortsAsTheDefinition) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -15,6 +16,9 @@ TEST(RowOwnersTest, EvenSharesCoverTheTable) {
   EXPECT_EQ(std::vector<std::int64_t>(few.first_rows().begin(), few.first_rows().end()),
             (std::vector<std::int64_t>{0, 1, 2, 2, 2}));
   EXPECT_EQ(RowOwners::Even(0, 3).value().num_rows(), 0);
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  EXPECT_EQ(RowOwners::Even(kMost, 2).value().first_rows()[1], std::int64_t{1} << 62);
+  EXPECT_EQ(RowOwners::Even(kMost, 2).value().num_rows(), kMost);
   EXPECT_EQ(RowOwners::Even(-1, 3).status().message(), "num_rows = -1; must be >= 0");
   EXPECT_EQ(RowOwners::Even(1, 0).status().message(), "num_owners = 0; must be >= 1");
 }
