@@ -227,8 +227,8 @@ def test_an_open_version_is_not_collected(library: ctypes.CDLL, tmp_path: Path) 
     ("options", "message"),
     [
         ({"version": b"one"}, "version must be a number such as 1 or 000001; got 'one'"),
-        ({"threads": -1}, "threads = -1"),
-        ({"mini_batch": 4097}, "mini_batch = 4097; allowed: 1 to 4096"),
+        ({"threads": -1}, "threads = -1; must be >= 0"),
+        ({"mini_batch": 4097}, "mini_batch = 4097; allowed: 0 to 4096"),
         ({"verify": 2}, "verify = 2"),
     ],
 )

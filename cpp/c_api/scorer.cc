@@ -215,9 +215,10 @@ StatusOr<std::unique_ptr<ff_scorer>> Open(const ff_scorer_options* given) {
   if (options.path == nullptr) return InvalidArgument("options: path is NULL");
   if (options.verify != FF_VERIFY_HEADER && options.verify != FF_VERIFY_FULL)
     return InvalidArgument("options: verify = ", options.verify, "; allowed: 0 and 1");
-  if (options.threads < 0) return InvalidArgument("options: threads = ", options.threads);
+  if (options.threads < 0)
+    return InvalidArgument("options: threads = ", options.threads, "; must be >= 0");
   if (options.mini_batch < 0 || options.mini_batch > scorer::kMaxMiniBatch)
-    return InvalidArgument("options: mini_batch = ", options.mini_batch, "; allowed: 1 to ",
+    return InvalidArgument("options: mini_batch = ", options.mini_batch, "; allowed: 0 to ",
                            scorer::kMaxMiniBatch);
   if (!SelectedCpuTarget().ok()) return SelectedCpuTarget().status();
   auto handle = std::make_unique<ff_scorer>();

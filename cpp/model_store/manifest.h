@@ -50,7 +50,7 @@ struct Section {
 };
 
 // Which blobs are the sections of one model version, and how they are to be read.
-struct Manifest {
+struct Manifest {  // NOLINT(bugprone-exception-escape): to move a Json does not throw
   std::string model;
   std::string version;
   std::map<std::string, Section, std::less<>> sections;
