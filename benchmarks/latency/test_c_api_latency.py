@@ -1,4 +1,4 @@
-"""One request through libfeedfast and through Python, on the same store: what the call costs.
+"""One request through libfeedfast and through Python, on the same store, and opening it.
 
 The C call comes from ctypes on structs that are there already, which adds about a microsecond.
 """
@@ -51,7 +51,23 @@ def test_c_api_latency(
         assert LIBRARY is not None
         opened = CScorer(load(LIBRARY), tmp_path, "feed")
         given, answer = CRequest(request), opened.answer(candidates)
+        answer.columns.stage_nanoseconds = None
         benchmark(opened.score_into, given, answer.columns)
         assert answer.score.tobytes() == want.score.tobytes()
         opened.close()
+    benchmark.extra_info.update(target=runtime.cpu_target())
+
+
+@pytest.mark.benchmark(group="c_api_open")
+@pytest.mark.parametrize("interface", ["c", "python"])
+def test_c_api_open(
+    benchmark: BenchmarkFixture, artifact: RankerArtifact, tmp_path: Path, interface: str
+) -> None:
+    publish_ranker(ModelStore(tmp_path), "feed", artifact)
+    if interface == "python":
+        benchmark(Scorer.open, tmp_path)
+    else:
+        assert LIBRARY is not None
+        library = load(LIBRARY)
+        benchmark(lambda: CScorer(library, tmp_path, "feed").close())
     benchmark.extra_info.update(target=runtime.cpu_target())
