@@ -103,5 +103,17 @@ def test_plain_progress_prints_each_line_once(capsys: pytest.CaptureFixture[str]
         progress.update(1, 2)
         progress.update(2, 2, "done")
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == ["work: starts", "work: 2 of 2 done"]
+    assert captured.err.splitlines() == ["work: starts", "work: 2 of 2  done"]
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", list(main.COMMANDS))
+def test_help_tells_defaults_that_say_something(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for nothing in ("(default: None)", "(default: False)", "(default: [])"):
+        assert nothing not in text
+    assert command != "simulate" or "(default: 20000)" in text

@@ -96,6 +96,7 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
         assert time.monotonic() - began < 60
         assert process.returncode == 137, errors
         assert f"feedfast: rank {victim} of 2 was ended by SIGKILL" in errors
+        assert f"the same command continues {run}" in errors
         assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
         assert set(os.listdir("/dev/shm")) <= shared_memory
     timeline = tmp_path / "timeline.json"
@@ -135,7 +136,10 @@ def test_what_does_not_go_together_is_refused(
 
     assert "holds no run" in error("--resume")
     assert "--processes goes with --engine shm" in error("--processes", "2", "--engine", "horovod")
-    assert "num_processes = 0 is not >= 1" in error("--processes", "0")
+    assert "--processes must be >= 1; got 0" in error("--processes", "0")
     assert "the environment has no FEEDFAST_RANK" in error("--engine", "shm")
+    missing = tmp_path / "missing" / "t.json"
+    assert f"folder {missing.parent} does not exist" in error("--timeline", str(missing))
+    assert f"{tmp_path / 'c.json'}: No such file" in error("--config", str(tmp_path / "c.json"))
     monkeypatch.setenv("HOROVOD_RANK", "0")
     assert "the launcher has started these" in error("--processes", "2")

@@ -101,4 +101,4 @@ def test_export_calibrates(
     calibrators = scorer._opened.tensors("calibrators")
     assert {key.rpartition("/")[0] for key in calibrators} == set(scorer.objectives)
     assert main([*arguments, "--calibrate", "platt"]) == 2
-    assert "--data goes with --max-ne-delta or --calibrate" in capsys.readouterr().err
+    assert "--calibrate needs --data" in capsys.readouterr().err

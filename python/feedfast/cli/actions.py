@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from feedfast.cli.console import Console
+from feedfast.cli.help_format import HelpFormatter
 
 
 class Action(Protocol):
@@ -33,7 +34,7 @@ def add_actions(parser: argparse.ArgumentParser, actions: Actions) -> None:
             name,
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         module.add_arguments(action)
         # The parser above has --json too; only a given one may change its value.

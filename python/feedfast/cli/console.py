@@ -67,7 +67,8 @@ class _PlainProgress:
 
     def update(self, done: int, total: int | None, detail: str = "") -> None:
         position = f" {done:,} of {total:,}" if total is not None else f" {done:,}" if done else ""
-        self._pending = f"{self._title}:{position} {detail}".rstrip()
+        gap = "  " if position else " "
+        self._pending = f"{self._title}:{position}{gap}{detail}".rstrip()
         if time.monotonic() - self._shown_at >= _PLAIN_INTERVAL_S:
             self.show()
 

@@ -82,8 +82,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--output goes with --format saved_model or onnx")
     if args.store is None:
         raise ValueError("name the model store to write to (--store)")
-    if (args.max_ne_delta is None and not args.calibrate) != (args.data is None):
-        raise ValueError("--data goes with --max-ne-delta or --calibrate, and they with it")
+    if args.data is None and (args.max_ne_delta is not None or args.calibrate):
+        option = "--calibrate" if args.calibrate else "--max-ne-delta"
+        raise ValueError(f"{option} needs --data, the log to measure on")
+    if args.data is not None and args.max_ne_delta is None and not args.calibrate:
+        raise ValueError("--data is read with --max-ne-delta or --calibrate alone; give one")
     if args.max_ne_delta is not None and args.precision:
         raise ValueError("--max-ne-delta chooses the precisions; leave --precision out")
     trained = TrainedRun.open(args.run)

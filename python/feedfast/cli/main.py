@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import feedfast
+from feedfast.cli.help_format import HelpFormatter
 
 # Module of feedfast.cli and one line of help; the module is imported when it is chosen, so that
 # `feedfast --help` and the commands of the base wheel load nothing they do not need.
@@ -55,7 +56,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
             name,
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         if name == command:
             importlib.import_module(_module_name(name)).add_arguments(subparser)
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
-        print(f"feedfast {command}: {error}", file=sys.stderr)
+        print(f"feedfast {command}: {_message(error)}", file=sys.stderr)
         return 2
     except MemoryError as error:  # numpy's names the array, others say nothing
         print(f"feedfast {command}: not enough memory: {error or 'no details'}", file=sys.stderr)
@@ -98,3 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"feedfast {command}: interrupted", file=sys.stderr)
         return 130
     return code
+
+
+def _message(error: Exception) -> str:
+    # The system's own errors read "[Errno 2] No such file or directory: 'x'".
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

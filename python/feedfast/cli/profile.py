@@ -7,6 +7,7 @@ from pathlib import Path
 
 from feedfast.cli.console import Console
 from feedfast.cli.datasets import add_dataset_arguments, load_dataset
+from feedfast.cli.output_path import require_writable
 from feedfast.config import RankerConfig
 
 
@@ -31,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console(as_json=args.json)
     if args.steps < 1 or args.top < 1:
         raise ValueError(f"--steps and --top must be at least 1; got {args.steps} and {args.top}")
+    for path in (args.trace, args.plot):
+        if path is not None:
+            require_writable(path)
     config, features = RankerConfig(), None
     if args.config is not None:
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from feedfast.cli.console import Console
 from feedfast.cli.datasets import add_dataset_arguments, load_dataset
+from feedfast.cli.output_path import require_writable
 from feedfast.cli.progress import show_stages
 from feedfast.comm import Engine
 from feedfast.comm.connection import connect, detected_kind
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args)
     if args.resume and not (args.run / "config.json").is_file():
         raise ValueError(f"--resume: {args.run} holds no run")
+    if args.timeline is not None:
+        require_writable(args.timeline)
     kind = detected_kind() if args.engine == "auto" else args.engine
     if args.processes != 1 and detected_kind() == "null":
         return _launch(args)
@@ -94,6 +97,8 @@ def _config(args: argparse.Namespace) -> RankerConfig:
 
 
 def _launch(args: argparse.Namespace) -> int:
+    if args.processes < 1:
+        raise ValueError(f"--processes must be >= 1; got {args.processes}")
     if args.engine not in ("auto", "shm"):
         raise ValueError(f"--processes goes with --engine shm; got {args.engine}")
     environment = {}
@@ -101,11 +106,14 @@ def _launch(args: argparse.Namespace) -> int:
         # Else every process would take all processors.
         threads = max(1, len(os.sched_getaffinity(0)) // max(1, args.processes))
         environment["TF_NUM_INTRAOP_THREADS"] = str(threads)
-    return run_local(
+    status = run_local(
         [sys.executable, "-m", "feedfast.cli", *args.arguments],
         args.processes,
         environment=environment,
     )
+    if (status > 128 or status == PEER_LOST) and (args.run / "config.json").is_file():
+        print(f"feedfast train: the same command continues {args.run}", file=sys.stderr)
+    return status
 
 
 def _train(args: argparse.Namespace, config: RankerConfig, engine: Engine) -> int:
