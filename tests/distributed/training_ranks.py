@@ -1,4 +1,4 @@
-"""What each process of tests/distributed/test_training.py does; run by `run_local`."""
+"""What each process of tests/distributed/test_training_processes.py does; run by `run_local`."""
 
 from __future__ import annotations
 
