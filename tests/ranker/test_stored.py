@@ -162,7 +162,7 @@ def test_commands(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "--store", "s", "--max-ne-delta", "1e-4"], "go together"),
+        (["export", "--store", "s", "--max-ne-delta", "1e-4"], "--max-ne-delta needs --data"),
         (
             [
                 "export",
