@@ -311,8 +311,12 @@ class _Search:
 
     def _replace(self, state: _State, index: int) -> bool:
         """Table `index` where it is best now."""
+        choices = self._candidates(index, state.total - state.parts[index])
+        return self._take_best(state, index, choices)
+
+    def _take_best(self, state: _State, index: int, choices: Sequence[Choice]) -> bool:
+        """The best of `choices` for table `index`, where that is better than what it has."""
         without = state.total - state.parts[index]
-        choices = self._candidates(index, without)
         added = self.tables[index].contributions(choices)
         scores = self.score(without + added)
         best = int(np.argmin(scores))
@@ -347,16 +351,8 @@ class _Search:
         others = [r for r in range(self.model.topology.num_ranks) if r not in choice.places]
         if not others:
             return False
-        without = state.total - state.parts[index]
         choices = [_moved(choice, busiest, other) for other in others]
-        added = self.tables[index].contributions(choices)
-        scores = self.score(without + added)
-        best = int(np.argmin(scores))
-        if scores[best] >= state.score * (1 - _MIN_GAIN):
-            return False
-        state.choices[index], state.parts[index] = choices[best], added[best]
-        state.total, state.score = without + added[best], float(scores[best])
-        return True
+        return self._take_best(state, index, choices)
 
     def _swap(self, state: _State, index: int, busiest: int) -> bool:
         choice = state.choices[index]
