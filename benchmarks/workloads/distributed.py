@@ -7,8 +7,10 @@
     training     a toy DLRM on two processes beside Horovod: examples/s, bytes, exchanges
     sweep        the same by the number of micro-batches of a window, also with a slow link
     crossover    where a table's gradient is cheaper whole than as rows
+    sharded      divided tables beside replicated ones, hvd.alltoall and one process
 
-All but the first need Horovod (`make setup-horovod`) and say so where it is missing.
+All but the first and two tables on six processes (of `sharded`) need Horovod (`make setup-horovod`)
+and say so where it is missing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from feedfast.bench import BenchOptions, BenchRow
 
-PARTS = ("fusion", "collectives", "training", "sweep", "crossover")
+PARTS = ("fusion", "collectives", "training", "sweep", "crossover", "sharded")
 
 sys.path.append(str(Path(__file__).parent))
 
