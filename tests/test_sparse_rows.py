@@ -69,6 +69,42 @@ def test_partition_sorts_by_owner_stably(rows: np.ndarray, cuts: list[int]) -> N
     np.testing.assert_array_equal(np.diff(offsets), np.bincount(owner, minlength=len(cuts) + 1))
 
 
+@given(
+    lists=st.lists(hnp.arrays(np.int64, st.integers(0, 50), elements=st.integers(0, 2**62))),
+)
+def test_distinct_rows_ascend(lists: list[np.ndarray]) -> None:
+    distinct = _core.DistinctRows()
+    for rows in lists:
+        found, positions = distinct.find(rows)
+        want, want_positions = np.unique(rows, return_inverse=True)
+        np.testing.assert_array_equal(found, want)
+        np.testing.assert_array_equal(positions, want_positions)
+    with pytest.raises(IndexError, match=r"rows\[1\] = -1"):
+        distinct.find(np.array([3, -1]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+@pytest.mark.parametrize("row_dtype", [np.int32, np.int64])
+def test_rows_are_gathered_where_they_belong(dtype: type, row_dtype: type) -> None:
+    table = np.arange(60).reshape(12, 5).astype(dtype)
+    rows = np.array([11, 0, 3, 3], row_dtype)
+    wide = np.zeros((4, 9), dtype)
+    _core.gather_rows(table, rows, wide[:, 2:7])
+    np.testing.assert_array_equal(wide[:, 2:7], table[rows])
+    assert not wide[:, :2].any()
+    assert not wide[:, 7:].any()
+    for bad in ([12], [-1]):
+        with pytest.raises(IndexError, match=rf"rows\[0\] = {bad[0]} is not in 0..11"):
+            _core.gather_rows(table, np.array(bad, row_dtype), np.zeros((1, 5), dtype))
+    for out in (
+        np.zeros((4, 4), dtype),
+        np.zeros((4, 5), np.int8),
+        np.zeros((4, 10), dtype)[:, ::2],
+    ):
+        with pytest.raises(ValueError, match="out must have shape"):
+            _core.gather_rows(table, rows, out)
+
+
 @given(hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)))
 def test_bfloat16_rounds_as_ml_dtypes(values: np.ndarray) -> None:
     bits = _core.to_bfloat16(values)

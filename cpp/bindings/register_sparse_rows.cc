@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "cpp/allreduce/distinct_rows.h"
 #include "cpp/allreduce/row_accumulator.h"
+#include "cpp/allreduce/row_gather.h"
 #include "cpp/allreduce/row_merge.h"
 #include "cpp/allreduce/row_partition.h"
 #include "cpp/allreduce/wire_rows.h"
@@ -176,6 +178,49 @@ std::pair<CArray<std::int64_t>, CArray<float>> MergeRows(const std::vector<PyRow
   return {Copied<std::int64_t>(united, {size}), std::move(sums)};
 }
 
+// One call at a time.
+class PyDistinctRows {
+ public:
+  std::pair<CArray<std::int64_t>, CArray<std::int64_t>> Find(const CArray<std::int64_t>& rows) {
+    const Span<const std::int64_t> ids = AsSpan("rows", rows);
+    RequireRank("rows", rows, 1);
+    RequireRows(ids);
+    CArray<std::int64_t> positions(ids.size());
+    const Span<const std::int64_t> found = distinct_.Find(ids, AsMutableSpan(positions));
+    return {Copied<std::int64_t>(found, {found.size()}), positions};
+  }
+
+ private:
+  allreduce::DistinctRows distinct_;
+};
+
+template <typename Row>
+void GatherRows(const py::array& table, const CArray<Row>& rows, py::array& out) {
+  RequireRank("rows", rows, 1);
+  const Span<const Row> ids = AsSpan("rows", rows);
+  const py::ssize_t item = table.itemsize();
+  if (table.ndim() != 2 || (table.flags() & py::array::c_style) == 0)
+    throw py::value_error("table must have 2 dimensions and be C-contiguous");
+  if (out.ndim() != 2 || out.shape(0) != ids.size() || out.shape(1) != table.shape(1) ||
+      !out.dtype().is(table.dtype()) || (out.size() != 0 && out.strides(1) != item) ||
+      out.strides(0) < 0)
+    throw py::value_error("out must have shape (" + std::to_string(ids.size()) + ", " +
+                          std::to_string(table.shape(1)) + "), the dtype of the table and " +
+                          "contiguous rows");
+  const auto* const bad = std::find_if(ids.begin(), ids.end(),
+                                       [&](Row row) { return row < 0 || row >= table.shape(0); });
+  if (bad != ids.end())
+    throw py::index_error("rows[" + std::to_string(bad - ids.begin()) +
+                          "] = " + std::to_string(*bad) + " is not in 0.." +
+                          std::to_string(table.shape(0) - 1));
+  const auto* const from = static_cast<const std::byte*>(table.data());
+  auto* const to = static_cast<std::byte*>(out.mutable_data());
+  const auto row_bytes = static_cast<std::size_t>(table.shape(1) * item);
+  const auto stride = static_cast<std::size_t>(out.strides(0));
+  const py::gil_scoped_release nogil;
+  allreduce::GatherRows(from, row_bytes, ids, to, stride);
+}
+
 CArray<std::uint16_t> ToBfloat16(const CArray<float>& values) {
   const Span<const float> from = AsSpan("values", values);
   CArray<std::uint16_t> bits(
@@ -207,6 +252,13 @@ void RegisterSparseRows(py::module_& m) {
   m.def("partition_rows", &PartitionRows, py::arg("rows").noconvert(),
         py::arg("first_rows").noconvert());
   m.def("merge_rows", &MergeRows, py::arg("lists"), py::arg("dim"), py::arg("scale"));
+  py::class_<PyDistinctRows>(m, "DistinctRows")
+      .def(py::init<>())
+      .def("find", &PyDistinctRows::Find, py::arg("rows").noconvert());
+  m.def("gather_rows", &GatherRows<std::int32_t>, py::arg("table"), py::arg("rows").noconvert(),
+        py::arg("out"));
+  m.def("gather_rows", &GatherRows<std::int64_t>, py::arg("table"), py::arg("rows").noconvert(),
+        py::arg("out"));
   m.def("to_bfloat16", &ToBfloat16, py::arg("values").noconvert());
   m.def("from_bfloat16", &FromBfloat16, py::arg("bits").noconvert());
 }

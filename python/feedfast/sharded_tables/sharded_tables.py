@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +11,23 @@ import numpy as np
 from feedfast import _core
 from feedfast.bags import Bags, FloatArray, IntArray
 from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import RowAccumulator
 from feedfast.sharded_tables import messages
 from feedfast.sharded_tables.layout import Layout, Piece
 from feedfast.sharded_tables.messages import Words
 from feedfast.sharded_tables.replicas import ReplicaExchange
+from feedfast.sharded_tables.row_window import RowWindow
 from feedfast.sharded_tables.table_part import TablePart
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
 from feedfast.sharding import ShardingPlan
+
+_LINE_FLOATS = 16
 
 
 class FetchedRows(NamedTuple):
     """The rows of one table that a lookup found, each once.
 
     Attributes:
-        ids: [unique] int64 logical rows.
+        ids: [unique] int64 logical rows, ascending.
         rows: [unique, dim] float32, rows[i] is row ids[i] of the table.
         positions: [nnz] int64; the row of `values[i]` is rows[positions[i]].
     """
@@ -96,7 +98,8 @@ class ShardedTables:
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
-        self._window = [RowAccumulator(spec.dim) for spec in self.specs]
+        self._distinct = _core.DistinctRows()
+        self._window = [RowWindow(spec.dim) for spec in self.specs]
         self._replica_exchange = ReplicaExchange(self.layout.replicas, engine)
         self._shares_row_squares = any(
             _shares_row_squares(self.specs, pieces) for pieces in self.layout.pieces_of_block
@@ -130,15 +133,10 @@ class ShardedTables:
                 for bag, first in zip(bags, layout.first_keys[:-1].tolist(), strict=True)
             ]
         ).astype(np.int64, copy=False)
-        unique, inverse = _core.unique_rows(keys)
-        offsets, order = _core.partition_rows(unique, layout.block_keys)
-        unique = unique[order]
-        rank_of = np.empty_like(order)
-        rank_of[order] = np.arange(order.size)
-        positions = rank_of[inverse]
-
+        unique, positions = self._distinct.find(keys)
+        ends = np.searchsorted(unique, layout.block_keys).tolist()
         of_block = [
-            unique[offsets[block] : offsets[block + 1]] - first
+            unique[ends[block] : ends[block + 1]] - first
             for block, first in enumerate(layout.block_keys[:-1].tolist())
         ]
         requests = self._exchange_ids(
@@ -148,7 +146,8 @@ class ShardedTables:
             ]
         )
         received = self.engine.all_to_all(
-            [self._answer(request) for request in requests], name="sharded_rows"
+            [self._answer(rank, request) for rank, request in enumerate(requests)],
+            name="sharded_rows",
         )
         return self._assemble(bags, of_block, positions, received)
 
@@ -157,10 +156,11 @@ class ShardedTables:
 
         Args:
             ids: For each table [unique], as `lookup` gave them.
-            gradients: For each table [unique, dim], by `FetchedRows.rows`.
+            gradients: For each table [unique, dim], by `FetchedRows.rows`. They are not copied and
+                must stay as they are until the window is exchanged or discarded.
         """
         for window, rows, gradient in zip(self._window, ids, gradients, strict=True):
-            window.add(rows, gradient)
+            window.add(rows, np.ascontiguousarray(gradient, np.float32))
 
     def exchange_window(self, scale: float) -> float:
         """Sends the gradients of the window to the ranks that hold their rows; collective.
@@ -172,7 +172,7 @@ class ShardedTables:
         layout, engine = self.layout, self.engine
         sums = [window.take() for window in self._window]
         of_block: list[tuple[IntArray, FloatArray]] = []
-        for table, (rows, values, _) in enumerate(sums):
+        for table, (rows, values) in enumerate(sums):
             blocks = slice(layout.first_blocks[table], layout.first_blocks[table + 1] + 1)
             bounds = layout.block_keys[blocks] - layout.first_keys[table]
             ends = np.searchsorted(rows, bounds).tolist()
@@ -183,13 +183,18 @@ class ShardedTables:
         received = engine.all_to_all(
             [
                 messages.gradients(pieces, layout.replicas, is_dense, of_block)
-                for pieces in layout.pieces_of_rank
+                if rank != engine.rank
+                else np.empty(0, np.int32)
+                for rank, pieces in enumerate(layout.pieces_of_rank)
             ],
             name="sharded_gradients",
         )
         replica_counts = np.zeros(len(layout.replicas), np.int64)
-        for message in received:
-            counts, parts = messages.gradients_of(message, self._own, layout.replicas, is_dense)
+        for rank, message in enumerate(received):
+            if rank == engine.rank:
+                counts, parts = self._own_gradients(of_block, is_dense)
+            else:
+                counts, parts = messages.gradients_of(message, self._own, layout.replicas, is_dense)
             replica_counts += counts
             for piece, rows, values in parts:
                 (self.replicas if piece.rank < 0 else self.parts)[piece].add(rows, values)
@@ -199,7 +204,9 @@ class ShardedTables:
         replica_squares = 0.0
         for piece, part in self.replicas.items():
             if piece in reduced:
-                replica_squares += part.set_window(*reduced[piece], scale)
+                rows, values = reduced[piece]
+                values *= np.float32(scale)
+                replica_squares += part.set_window(rows, values)
             else:
                 replica_squares += part.take_window(scale)
         if self._shares_row_squares:
@@ -266,8 +273,10 @@ class ShardedTables:
             raise BadBagsError("; ".join(problems))
         return received
 
-    def _answer(self, request: Words) -> FloatArray:
-        """The rows that one rank asked for, piece after piece."""
+    def _answer(self, rank: int, request: Words) -> FloatArray:
+        """The rows that another rank asked for, piece after piece; `_assemble` has its own."""
+        if rank == self.engine.rank:
+            return np.empty(0, np.float32)
         asked = messages.requested(request, len(self._own))
         sizes = [rows.size * piece.columns for rows, piece in zip(asked, self._own, strict=True)]
         answer = np.empty(sum(sizes), np.float32)
@@ -291,25 +300,28 @@ class ShardedTables:
             bags: For each table.
             of_block: For each block the distinct rows, from its first.
             positions: [nnz of all tables] of each id among the distinct rows of all tables.
-            received: From each rank the rows of its pieces.
+            received: From each other rank the rows of its pieces.
         """
         layout = self.layout
-        ends = np.cumsum([0, *(rows.size for rows in of_block)])
+        ends = np.cumsum([0, *(rows.size for rows in of_block)]).tolist()
         fetched = []
         out_of_block: list[FloatArray] = []
         first_value = 0
         for table, (spec, bag) in enumerate(zip(self.specs, bags, strict=True)):
             blocks = range(layout.first_blocks[table], layout.first_blocks[table + 1])
-            first = int(ends[blocks.start])
-            rows = np.empty((int(ends[blocks.stop]) - first, spec.dim), np.float32)
+            first = ends[blocks.start]
+            rows = _aligned_rows(ends[blocks.stop] - first, spec.dim)
             out_of_block += [rows[ends[b] - first : ends[b + 1] - first] for b in blocks]
             ids = [of_block[b] + (layout.block_keys[b] - layout.first_keys[table]) for b in blocks]
             of_bags = positions[first_value : first_value + bag.values.size]
             first_value += bag.values.size
             fetched.append(FetchedRows(np.concatenate(ids), rows, of_bags - first))
-        for values, pieces in zip(received, layout.pieces_of_rank, strict=True):
+        for piece, part in self.parts.items():
+            out = out_of_block[piece.block]
+            part.read(of_block[piece.block], out[:, piece.column_begin : piece.column_end])
+        for rank, (values, pieces) in enumerate(zip(received, layout.pieces_of_rank, strict=True)):
             at = 0
-            for piece in pieces:
+            for piece in pieces if rank != self.engine.rank else ():
                 out = out_of_block[piece.block]
                 size = out.shape[0] * piece.columns
                 out[:, piece.column_begin : piece.column_end] = values[at : at + size].reshape(
@@ -319,6 +331,22 @@ class ShardedTables:
         for piece, replica in self.replicas.items():
             replica.read(of_block[piece.block], out_of_block[piece.block])
         return fetched
+
+    def _own_gradients(
+        self, of_block: Sequence[tuple[IntArray, FloatArray]], is_dense: Sequence[bool]
+    ) -> tuple[IntArray, Iterator[tuple[Piece, IntArray, FloatArray]]]:
+        """What `messages.gradients_of` would say of a message from this rank to itself."""
+        replicas = self.layout.replicas
+        counts = np.array([of_block[piece.block][0].size for piece in replicas], np.int64)
+        sparse = [piece for piece, dense in zip(replicas, is_dense, strict=True) if not dense]
+
+        def parts() -> Iterator[tuple[Piece, IntArray, FloatArray]]:
+            for piece in (*self._own, *sparse):
+                rows, values = of_block[piece.block]
+                columns = values[:, piece.column_begin : piece.column_end]
+                yield piece, rows, np.ascontiguousarray(columns)
+
+        return counts, parts()
 
     def _exchange_row_squares(self) -> None:
         """Sums the squares of rows over the ranks that hold their columns.
@@ -363,3 +391,11 @@ def _check_rule(specs: Sequence[TableSpec], pieces: Sequence[Piece]) -> None:
 
 def _shares_row_squares(specs: Sequence[TableSpec], pieces: Sequence[Piece]) -> bool:
     return len(pieces) > 1 and specs[pieces[0].table].optimizer.is_rowwise
+
+
+def _aligned_rows(num_rows: int, dim: int) -> FloatArray:
+    """New [num_rows, dim] on a cache line, where TensorFlow takes arrays without a copy."""
+    size = num_rows * dim
+    memory = np.empty(size + _LINE_FLOATS, np.float32)
+    first = -memory.ctypes.data // 4 % _LINE_FLOATS
+    return memory[first : first + size].reshape(num_rows, dim)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedfast import _core
 from feedfast.bags import FloatArray, IntArray
-from feedfast.comm.sparse_rows import RowAccumulator
 from feedfast.sharded_tables.initializers import fill
 from feedfast.sharded_tables.layout import Piece
+from feedfast.sharded_tables.row_window import RowWindow
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
 
 
@@ -36,7 +37,7 @@ class TablePart:
             state.reshape(-1) if is_rowwise else state
             for state, is_rowwise in zip(states, self.optimizer.rowwise_states, strict=True)
         ]
-        self._sums = RowAccumulator(piece.columns)
+        self._window = RowWindow(piece.columns)
         self._rows: IntArray | None = None
         self._gradient: FloatArray = np.empty((0, piece.columns), np.float32)
         self._row_squares: FloatArray | None = None
@@ -64,13 +65,19 @@ class TablePart:
         )
 
     def read(self, rows: NDArray[np.integer[Any]], out: FloatArray) -> None:
-        """out[i] = weights[rows[i]]; `rows` count from the first row of the part and are in it."""
-        # Without "clip" numpy fills a buffer of its own first.
-        np.take(self.weights, rows, axis=0, out=out, mode="clip")
+        """out[i] = weights[rows[i]], int32 or int64 `rows` counted from the first of the part.
+
+        Raises:
+            IndexError: A row is not of this part.
+        """
+        _core.gather_rows(self.weights, rows, out)
 
     def add(self, rows: IntArray, gradient: FloatArray) -> None:
-        """Adds what one rank sent: rows [n] from the first of the part, gradient [n, columns]."""
-        self._sums.add(rows, gradient)
+        """Adds what one rank sent: rows [n] from the first of the part, gradient [n, columns].
+
+        Rows ascend, each once; both arrays stay as they are until `take_window`.
+        """
+        self._window.add(rows, gradient)
 
     def take_window(self, scale: float) -> float:
         """Sums what was added, times `scale`, for `apply`.
@@ -78,14 +85,14 @@ class TablePart:
         Returns:
             The sum of the squares of the gradient.
         """
-        rows, sums, _ = self._sums.take()
-        return self.set_window(rows, sums, scale)
+        rows, gradient = self._window.merged(scale)
+        self._window.discard()
+        return self.set_window(rows, gradient)
 
-    def set_window(self, rows: IntArray, sums: FloatArray, scale: float) -> float:
-        """The same from sums [n, columns] that are there already and are scaled; `rows` ascend."""
+    def set_window(self, rows: IntArray, gradient: FloatArray) -> float:
+        """The same from a gradient [n, columns] that is there already; `rows` ascend."""
         self._rows = rows
-        self._gradient = sums
-        self._gradient *= np.float32(scale)
+        self._gradient = gradient
         squares = self.row_squares()
         self._row_squares = None
         return float(squares.sum(dtype=np.float64))
@@ -129,5 +136,5 @@ class TablePart:
 
     def discard_window(self) -> None:
         """Forgets the window."""
-        self._sums.discard()
+        self._window.discard()
         self._rows = None
