@@ -29,7 +29,6 @@ from horovod.tensorflow.gradient_aggregation_eager import LocalGradientAggregati
 
 from feedfast.comm import Engine, SharedMemoryEngine
 from feedfast.comm.horovod_engine import HorovodEngine
-from feedfast.comm.sparse_rows import RowAccumulator
 from feedfast.tf import optimizers
 from feedfast.tf.distributed import AccumulatingGradientTape
 from feedfast.tf.distributed.sparse_exchange import exchange_rows, threshold_share
@@ -262,13 +261,13 @@ def crossover(engine: Engine, group: str, rounds: int, scale: int) -> dict[str, 
     del group
     rng = np.random.default_rng(engine.rank)
     shares = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-    points, sums = [], RowAccumulator(DIM)
+    points = []
     for share in shares:
         touched = np.sort(rng.permutation(rows)[: int(share * rows)])
         gradient = rng.standard_normal((len(touched), DIM), dtype=np.float32)
 
         def as_rows(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
-            exchange_rows(engine, [(touched, gradient)], [sums], wire="exact")
+            exchange_rows(engine, [(touched, gradient)], 1.0, wire="exact")
 
         def as_table(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
             table = np.zeros((rows, DIM + 1), np.float32)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from feedfast.comm import Engine, connect
+from feedfast.tf._handles import handle_of
 from feedfast.tf.distributed.sparse_exchange import TableChoice, Wire
 from feedfast.tf.distributed.variables import local_variable_ids, resource_of
 from feedfast.tf.distributed.window import (
@@ -346,7 +347,8 @@ class AccumulatingGradientTape:
             if slot.sparse:
                 rows, values = next(tensors), tf.cast(next(tensors), variable.dtype)
                 values = tf.reshape(values, [-1, *slot.shape[1:]])
-                shape = tf.shape(variable, out_type=tf.int64)
+                # Of the handle: `tf.shape` reads the table first, which may copy all of it.
+                shape = tf.raw_ops.VariableShape(input=handle_of(variable), out_type=tf.int64)
                 gradients.append(tf.IndexedSlices(values, rows, shape))
             else:
                 gradients.append(tf.cast(next(tensors), variable.dtype))
