@@ -47,6 +47,8 @@ _ENVIRONMENT = {
 _MOST_BYTES = 1 << 30
 _FIRST_CAPACITY = 4096
 _HEADER_BYTES = 8
+# Of the memory that TensorFlow allocates, in bytes.
+_ALIGNMENT = 64
 
 Bytes = NDArray[np.uint8]
 
@@ -84,6 +86,7 @@ class HorovodEngine(Engine):
         self._process_set = process_set
         self._runs: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._buffers: dict[str, _ExchangeBuffer] = {}
+        self._gathers: dict[str, _GatherBuffer] = {}
         self._graph = tf.Graph()
         self._session = tf.compat.v1.Session(
             graph=self._graph,
@@ -105,11 +108,12 @@ class HorovodEngine(Engine):
 
     def _all_gather(self, array: NDArray[Item], name: str) -> list[NDArray[Item]]:
         mine = _bytes_of(array)
+        buffer = self._gathers.setdefault(name, _GatherBuffer())
         most = _MOST_BYTES // self.size
         pieces: list[list[Bytes]] = [[] for _ in range(self.size)]
         # Every process tells its number of bytes before the first of them.
         sizes = [0] * self.size
-        chunk, header_bytes = np.concatenate([_bytes_of(np.array([mine.size])), mine[:most]]), 8
+        chunk, header_bytes = buffer.pack(mine.size, mine[:most]), _HEADER_BYTES
         first = 0
         while True:
             received = self._run("all_gather", name, chunk)
@@ -264,6 +268,32 @@ class _ExchangeBuffer:
         return self._bytes, splits
 
 
+class _GatherBuffer:
+    """The bytes that one all-gather sends, in memory that it keeps; doubles until they fit.
+
+    New memory of that size costs more than the copy: the system clears its pages.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = _aligned(_FIRST_CAPACITY)
+
+    def pack(self, size: int, chunk: Bytes) -> Bytes:
+        """`size` in 8 bytes, and `chunk`; valid until the next call."""
+        needed = _HEADER_BYTES + chunk.size
+        if needed > self._bytes.size:
+            self._bytes = _aligned(1 << (needed - 1).bit_length())
+        self._bytes[:_HEADER_BYTES] = _bytes_of(np.array([size]))
+        self._bytes[_HEADER_BYTES:needed] = chunk
+        return self._bytes[:needed]
+
+
+def _aligned(size: int) -> Bytes:
+    """Memory that TensorFlow takes as it is; it copies what it is fed on other addresses."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + size]
+
+
 def _bytes_of(array: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
@@ -273,14 +303,21 @@ def _first_int(received: Bytes) -> int:
 
 
 def _as_rows(pieces: Sequence[Bytes], like: NDArray[Item]) -> NDArray[Item]:
-    """A fresh array of rows shaped as those of `like`, from the bytes of one process."""
+    """Rows shaped as those of `like`, from the bytes of one process that came in `pieces`.
+
+    A single piece that lies right is not copied: new memory costs more than the copy, because the
+    system clears it.
+    """
     row_bytes = like.itemsize * int(np.prod(like.shape[1:]))
     num_bytes = sum(p.size for p in pieces)
     if row_bytes and num_bytes % row_bytes:
         raise ValueError(f"{num_bytes} bytes are not rows of {row_bytes}")
     rows = num_bytes // row_bytes if row_bytes else 0
-    # np.concatenate copies into memory of its own, aligned for any dtype.
-    return np.concatenate(pieces).view(like.dtype).reshape(rows, *like.shape[1:])
+    whole = pieces[0] if len(pieces) == 1 else None
+    if whole is None or not whole.flags.writeable or whole.ctypes.data % like.itemsize:
+        # np.concatenate copies into memory of its own, aligned for any dtype.
+        whole = np.concatenate(pieces)
+    return whole.view(like.dtype).reshape(rows, *like.shape[1:])
 
 
 def _reason(error: tf.errors.OpError) -> str:
