@@ -1,12 +1,14 @@
-"""One of the processes that train a DLRM with tables divided in several ways; of horovodrun.
+"""One of the processes that train a DLRM with tables divided in several ways.
 
-Usage: distributed_sharded.py GROUP ROUNDS SCALE. GROUP names the shared memory, SCALE divides the
-sizes. Rank 0 prints one JSON document.
+Usage: distributed_sharded.py ROUNDS SCALE [OUT], SCALE divides the sizes. Started by horovodrun:
+over Gloo, beside Horovod's own ways; rank 0 prints one JSON document. With OUT and started by
+`feedfast.comm.launch.run_local`: over shared memory, beside one process alone and without Horovod,
+whose threads take processor time; rank 0 writes the document there.
 
 All ways start from the same weights and take the same steps on the same batches with the same
-optimizers, one step of each after the other in the same processes; the loss after the warm-up says
-whether they did. A time is that of the slower process. A step is one batch of every process, with
-an exchange of gradients after each.
+optimizers, a few steps of each after those of the other in the same processes; the loss after the
+warm-up says whether they did. A time is that of the slower process. A step is one batch of every
+process, with an exchange of gradients after each.
 """
 
 from __future__ import annotations
@@ -18,19 +20,17 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
-from distributed_training import loopback_bytes
 
 import feedfast.tf as fft
-from feedfast.comm import Engine, SharedMemoryEngine
-from feedfast.comm.horovod_engine import HorovodEngine
+from feedfast.comm import Engine, SharedMemoryEngine, connect
 from feedfast.process_memory import process_memory
 from feedfast.sharded_tables import TableSpec, Uniform
 from feedfast.sharding import (
@@ -218,6 +218,8 @@ def replicated(specs: list[TableSpec], engine: Engine) -> Way:
 
 def horovod_replicated(specs: list[TableSpec]) -> Way:
     """The same through Horovod's tape: an exchange per gradient, sparse ones as they are."""
+    import horovod.tensorflow as hvd
+
     model = Whole(specs)
 
     @tf.function
@@ -237,6 +239,8 @@ def horovod_alltoall(specs: list[TableSpec]) -> Way:
     For every table one exchange of distinct ids, one of rows, and in the backward pass one of
     gradients, which is that of the second; the tower's gradients through Horovod's tape.
     """
+    import horovod.tensorflow as hvd
+
     rank, size = hvd.rank(), hvd.size()
     before = process_memory().anonymous
     tables = [
@@ -313,7 +317,11 @@ def _bytes(specs: list[TableSpec]) -> int:
 
 
 def in_turns(
-    engine: Engine, ways: dict[str, Way], batches: list[Batch], rounds: int
+    engine: Engine,
+    ways: dict[str, Way],
+    batches: list[Batch],
+    rounds: int,
+    loopback_bytes: Callable[[], int],
 ) -> dict[str, dict[str, Any]]:
     """By way: seconds of the slower process and loopback bytes of each step, loss, exchanges."""
     losses = {}
@@ -327,17 +335,21 @@ def in_turns(
     gc.freeze()
     counts = {name: _exchanges(way.engine) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    sent: dict[str, list[int]] = {name: [] for name in ways}
-    for round_ in range(rounds):
+    sent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
         for name, way in ways.items():
+            takes_part = name != "one_process" or engine.rank == 0
+            # A step between other work finds caches, pages and threads cold: one goes before.
+            if takes_part:
+                way.step(*batches[-1])
             engine.barrier(name="start")
             before = loopback_bytes()
             start = time.perf_counter()
-            if name != "one_process" or engine.rank == 0:
-                way.step(*batches[round_ % len(batches)])
-            seconds[name].append(time.perf_counter() - start)
+            for batch in batches if takes_part else ():
+                way.step(*batch)
+            seconds[name].append((time.perf_counter() - start) / len(batches))
             engine.barrier(name="end")
-            sent[name].append(loopback_bytes() - before)
+            sent[name].append((loopback_bytes() - before) / len(batches))
     result = {}
     for name, way in ways.items():
         slower = np.max(engine.all_gather(np.asarray(seconds[name]), name="times"), axis=0)
@@ -345,9 +357,10 @@ def in_turns(
         for kind, (calls, sent_bytes) in _exchanges(way.engine).items():
             calls_before, bytes_before = counts[name].get(kind, (0, 0))
             if calls > calls_before:
+                steps = rounds * (len(batches) + 1)
                 exchanges[kind] = (
-                    (calls - calls_before) / rounds,
-                    (sent_bytes - bytes_before) / rounds,
+                    (calls - calls_before) / steps,
+                    (sent_bytes - bytes_before) / steps,
                 )
         memory = engine.all_gather(np.asarray([way.table_bytes, way.grown]), name="memory")
         result[name] = {
@@ -370,38 +383,63 @@ def _exchanges(engine: Engine | None) -> dict[str, tuple[int, int]]:
     }
 
 
-def main(group: str, rounds: str, scale: str) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+def over_gloo(specs: list[TableSpec]) -> tuple[dict[str, Way], Engine, Callable[[], int]]:
+    from distributed_training import loopback_bytes
+
+    from feedfast.comm.horovod_engine import HorovodEngine
+
     engine = HorovodEngine()
-    specs = specs_of(int(scale))
-    size = 1024 // int(scale)
-    batches = make_batches(specs, size, 4, engine.rank)
-    shared: list[Engine] = []
-    ways: dict[str, Way] = {}
-    for index, (name, plan) in enumerate(plans_of(specs, engine.size).items()):
-        shared.append(SharedMemoryEngine(f"{group}-{index}", rank=engine.rank, size=engine.size))
-        ways[f"shm/{name}"] = sharded(specs, plan, shared[-1])
-        ways[f"gloo/{name}"] = sharded(specs, plan, HorovodEngine())
-    shared.append(SharedMemoryEngine(f"{group}-whole", rank=engine.rank, size=engine.size))
-    ways["shm/replicated"] = replicated(specs, shared[-1])
-    ways["gloo/replicated"] = replicated(specs, HorovodEngine())
+    # An engine each: Horovod keeps what it agreed upon by the names of exchanges.
+    ways = {
+        name: sharded(specs, plan, HorovodEngine())
+        for name, plan in plans_of(specs, engine.size).items()
+    }
+    ways["replicated"] = replicated(specs, HorovodEngine())
     ways["horovod_replicated"] = horovod_replicated(specs)
     ways["horovod_alltoall"] = horovod_alltoall(specs)
+    return ways, engine, loopback_bytes
+
+
+def over_shared_memory(specs: list[TableSpec]) -> tuple[dict[str, Way], Engine, Callable[[], int]]:
+    engine = connect()
+    group = os.environ["FEEDFAST_RENDEZVOUS"]
+
+    def another(name: str) -> Engine:
+        return SharedMemoryEngine(f"{group}-{name}", rank=engine.rank, size=engine.size)
+
+    ways = {
+        name: sharded(specs, plan, another(name))
+        for name, plan in plans_of(specs, engine.size).items()
+    }
+    ways["replicated"] = replicated(specs, another("replicated"))
     ways["one_process"] = one_process(specs)
+    return ways, engine, lambda: 0
+
+
+def main(rounds: str, scale: str, out: str | None = None) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    specs = specs_of(int(scale))
+    make = over_gloo if out is None else over_shared_memory
+    ways, engine, loopback_bytes = make(specs)
+    size = 1024 // int(scale)
+    batches = make_batches(specs, size, 4, engine.rank)
     document = {
-        "ways": in_turns(engine, ways, batches, int(rounds)),
+        "ways": in_turns(engine, ways, batches, int(rounds), loopback_bytes),
         "examples": size,
         "ranks": engine.size,
         "tower_bytes": sum(4 * v.shape.num_elements() for v in Tower(specs).variables),
-        "tables": len(specs),
+        "whole_bytes": 2 * _bytes(specs),
     }
-    for other in shared:
-        other.close()
-    if engine.rank == 0:
+    if engine.rank == 0 and out is not None:
+        Path(out).write_text(json.dumps(document))
+    elif engine.rank == 0:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
     engine.barrier()
+    for way in ways.values():
+        if out is not None and way.engine is not None:
+            way.engine.close()
     engine.close()
 
 

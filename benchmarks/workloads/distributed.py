@@ -9,8 +9,8 @@
     crossover    where a table's gradient is cheaper whole than as rows
     sharded      divided tables beside replicated ones, hvd.alltoall and one process
 
-All but the first and two tables on six processes (of `sharded`) need Horovod (`make setup-horovod`)
-and say so where it is missing.
+All but the first and what `sharded` does over shared memory need Horovod (`make setup-horovod`) and
+say so where it is missing.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import statistics
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,61 +16,77 @@ from feedfast.comm.launch import run_local
 
 PLANS = ("row", "column", "table", "mixed", "hot_rows")
 WORKERS = 6
-_COLUMNS = Path(__file__).parents[2] / "peers" / "distributed_columns.py"
+_SCRIPTS = Path(__file__).parents[2] / "peers"
 _PEERS = {
     "horovod_alltoall": "hvd.alltoall, table by table",
     "horovod_replicated": "horovod's tape on replicated tables",
-    "gloo/replicated": "the tape on replicated tables",
-    "shm/replicated": "the tape on replicated tables",
+    "replicated": "the tape on replicated tables",
     "one_process": "one process with whole tables",
 }
 _AGAINST = {
-    "gloo": ("horovod_alltoall", "horovod_replicated", "gloo/replicated"),
-    "shm": ("shm/replicated", "one_process"),
+    "gloo": ("horovod_alltoall", "horovod_replicated", "replicated"),
+    "shm": ("replicated", "one_process"),
 }
 # Two exchanges of a micro-batch and one of a window; one more where replicas are read densely.
 _EXCHANGES = {"mixed": 4, "hot_rows": 4}
-_MEMORY_SHARE = 0.05  # beside 1 / n: replicas, and what a process grows by on the way
+_MEMORY_SHARE = 0.05  # of all tables, beside the parts: what a process grows by on the way
 _TOWER_SHARE = 0.001  # the arena of dense gradients is padded, and has the layer's scalar
 
 
 def rows(options: BenchOptions) -> Iterator[BenchRow]:
-    """Steps of five plans on two processes, then two tables on six."""
-    rounds, scale = ("3", "16") if options.quick else ("15", "1")
-    document = run_job("distributed_sharded.py", f"bench-{uuid.uuid4().hex}", rounds, scale)
-    if document is not None:
-        for plan in PLANS:
-            yield from _rows_of_plan(plan, document)
-    yield from _columns(rounds, scale)
+    """Steps of five plans on two processes, over Gloo and shared memory; two tables on six."""
+    rounds, scale = ("3", "16") if options.quick else ("9", "1")
+    over_gloo = run_job("distributed_sharded.py", rounds, scale)
+    shared = _run_local("distributed_sharded.py", rounds, scale, num_processes=2)
+    for plan in PLANS:
+        if over_gloo is not None:
+            yield from _speeds("gloo", plan, over_gloo)
+            yield from _exchanged(plan, over_gloo)
+        yield from _speeds("shm", plan, shared)
+        yield from _held(plan, shared)
+    yield from _columns(_run_local("distributed_columns.py", rounds, scale, num_processes=WORKERS))
 
 
-def _rows_of_plan(plan: str, document: dict[str, Any]) -> Iterator[BenchRow]:
+def _run_local(script: str, *arguments: str, num_processes: int) -> Any:
+    """The document that rank 0 of processes over shared memory writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "document.json")
+        argv = [sys.executable, str(_SCRIPTS / script), *arguments, str(out)]
+        status = run_local(argv, num_processes, environment={"OMP_NUM_THREADS": "1"})
+        if status:
+            raise RuntimeError(f"{script} ended with {status}")
+        return json.loads(out.read_text())
+
+
+def _speeds(engine: str, plan: str, document: dict[str, Any]) -> Iterator[BenchRow]:
+    def speed(way: str) -> float:
+        together = 1 if way == "one_process" else document["ranks"]
+        seconds = statistics.median(document["ways"][way]["seconds"])
+        return float(document["examples"]) * together / seconds
+
+    for peer in _AGAINST[engine]:
+        yield row(
+            f"distributed/sharded/plan={plan}/engine={engine}/against={peer}",
+            speed(plan),
+            "examples/s",
+            peer=_PEERS[peer],
+            peer_value=speed(peer),
+            smaller_is_better=False,
+        )
+
+
+def _exchanged(plan: str, document: dict[str, Any]) -> Iterator[BenchRow]:
     ways, ranks = document["ways"], document["ranks"]
     name = f"distributed/sharded/plan={plan}"
-
-    def speed(way: str) -> float:
-        together = 1 if way == "one_process" else ranks
-        return float(document["examples"]) * together / statistics.median(ways[way]["seconds"])
-
-    for engine, peers in _AGAINST.items():
-        for peer in peers:
-            yield row(
-                f"{name}/engine={engine}/against={peer.rpartition('/')[2]}",
-                speed(f"{engine}/{plan}"),
-                "examples/s",
-                peer=_PEERS[peer],
-                peer_value=speed(peer),
-                smaller_is_better=False,
-            )
     for peer in ("horovod_alltoall", "horovod_replicated"):
         yield row(
             f"{name}/engine=gloo/bytes_per_step/against={peer}",
-            statistics.median(ways[f"gloo/{plan}"]["bytes"]),
+            statistics.median(ways[plan]["bytes"]),
             "bytes",
             peer=_PEERS[peer],
             peer_value=statistics.median(ways[peer]["bytes"]),
         )
-    exchanges = ways[f"gloo/{plan}"]["exchanges"]
+    exchanges = ways[plan]["exchanges"]
     yield row(
         f"{name}/exchanges_per_step",
         sum(calls for kind, (calls, _) in exchanges.items() if kind.startswith("sharded_")),
@@ -88,24 +103,21 @@ def _rows_of_plan(plan: str, document: dict[str, Any]) -> Iterator[BenchRow]:
         peer_value=2 * (ranks - 1) / ranks * document["tower_bytes"],
         target=1 + _TOWER_SHARE,
     )
+
+
+def _held(plan: str, document: dict[str, Any]) -> Iterator[BenchRow]:
+    way, whole = document["ways"][plan], document["whole_bytes"]
     yield row(
-        f"{name}/resident_bytes_of_tables",
-        ways[f"shm/{plan}"]["grown"],
+        f"distributed/sharded/plan={plan}/resident_bytes_of_tables",
+        way["grown"],
         "bytes",
         peer="whole tables and states",
-        peer_value=ways["one_process"]["table_bytes"],
-        target=1 / ranks + _MEMORY_SHARE,
+        peer_value=whole,
+        target=way["table_bytes"] / whole + _MEMORY_SHARE,
     )
 
 
-def _columns(rounds: str, scale: str) -> Iterator[BenchRow]:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "columns.json")
-        argv = [sys.executable, str(_COLUMNS), rounds, scale, str(out)]
-        status = run_local(argv, WORKERS, environment={"OMP_NUM_THREADS": "1"})
-        if status:
-            raise RuntimeError(f"{_COLUMNS.name} ended with {status}")
-        found = json.loads(out.read_text())
+def _columns(found: dict[str, Any]) -> Iterator[BenchRow]:
     name = f"distributed/columns/tables=2/processes={WORKERS}"
     whole, divided = found["table"], found["column"]
     for figure, unit, of in (
