@@ -15,7 +15,7 @@ namespace feedfast::allreduce {
 class RowIndex {
  public:
   // positions[i] = the number of rows[i] among the distinct rows of the window, those of earlier
-  // calls included. Requires rows[i] >= 0 and fewer than 2^31 distinct rows; O(rows.size()).
+  // calls included. Requires fewer than 2^31 distinct rows; O(rows.size()).
   // Throws std::bad_alloc; the window is then not to be used.
   void Insert(Span<const std::int64_t> rows, Span<std::int64_t> positions);
 

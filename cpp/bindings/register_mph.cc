@@ -14,6 +14,7 @@
 #include "cpp/bindings/status_to_python.h"
 #include "cpp/bindings/string_keys.h"
 #include "cpp/mph/external_builder.h"
+#include "cpp/mph/key_codes.h"
 #include "cpp/mph/key_hash.h"
 #include "cpp/mph/vocabulary.h"
 
@@ -90,6 +91,25 @@ mph::Vocabulary Build(const py::object& keys, int fingerprint_bits, const std::s
   return ValueOrThrow(std::move(result));
 }
 
+mph::Vocabulary BuildOfCodes(const CArray<std::uint64_t>& codes, int fingerprint_bits,
+                             const std::string& preset, int threads, std::uint64_t seed) {
+  RequireRank("codes", codes, 1);
+  ProgressCaller caller{py::none()};
+  mph::BuildOptions options;
+  options.progress = caller.function();
+  options.fingerprint_bits = fingerprint_bits;
+  options.preset = ParsePreset(preset);
+  options.threads = threads;
+  options.seed = seed;
+  const Span<const std::uint64_t> given = AsSpan("codes", codes);
+  auto result = [&] {
+    py::gil_scoped_release nogil;
+    return mph::BuildOfCodes(given, options);
+  }();
+  caller.Rethrow();
+  return ValueOrThrow(std::move(result));
+}
+
 // A full disk is no lack of memory to Python.
 void ThrowIfExternalError(const Status& status) {
   if (status.code() == StatusCode::kResourceExhausted) ThrowAs(PyExc_OSError, status.message());
@@ -98,10 +118,10 @@ void ThrowIfExternalError(const Status& status) {
 
 class ExternalBuild {
  public:
-  ExternalBuild(int fingerprint_bits, const std::string& preset, bool with_rows, int threads,
-                std::uint64_t seed, std::int64_t buffer_bytes, const std::string& spill_folder,
-                const py::object& progress)
-      : caller_(progress) {
+  ExternalBuild(int fingerprint_bits, const std::string& preset, bool with_rows, bool of_codes,
+                int threads, std::uint64_t seed, std::int64_t buffer_bytes,
+                const std::string& spill_folder, const py::object& progress)
+      : caller_(progress), of_codes_(of_codes) {
     mph::ExternalOptions options;
     options.build.fingerprint_bits = fingerprint_bits;
     options.build.preset = ParsePreset(preset);
@@ -111,7 +131,8 @@ class ExternalBuild {
     options.with_rows = with_rows;
     options.buffer_bytes = buffer_bytes;
     options.spill_folder = spill_folder;
-    auto builder = mph::ExternalBuilder::Create(options, &mph::HashKeys);
+    auto builder =
+        mph::ExternalBuilder::Create(options, of_codes ? &mph::ReadCodes : &mph::HashKeys);
     caller_.Rethrow();
     ThrowIfExternalError(builder.status());
     builder_ = std::move(builder).value();
@@ -122,6 +143,12 @@ class ExternalBuild {
     if (rows.has_value()) {
       RequireRank("rows", *rows, 1);
       given = AsSpan("rows", *rows);
+    }
+    if (of_codes_) {
+      const auto codes = keys.cast<CArray<std::uint64_t>>();
+      RequireRank("codes", codes, 1);
+      const mph::CodeKeys source(AsSpan("codes", codes));
+      return Run([&] { return builder_->Add(source, given); });
     }
     const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
     Run([&] { return builder_->Add(*source, given); });
@@ -143,6 +170,7 @@ class ExternalBuild {
   }
 
   ProgressCaller caller_;
+  bool of_codes_;
   std::unique_ptr<mph::ExternalBuilder> builder_;
 };
 
@@ -177,6 +205,32 @@ CArray<std::int64_t> Lookup(const mph::Vocabulary& vocabulary, const py::object&
   {
     py::gil_scoped_release nogil;
     vocabulary.LookupAll(*source, threads, out);
+  }
+  return rows;
+}
+
+CArray<std::uint64_t> HashKeys(const py::object& keys, std::uint64_t seed, int threads) {
+  if (threads < 1)
+    throw py::value_error("threads must be at least 1; got " + std::to_string(threads));
+  const std::unique_ptr<mph::KeySource> source = MakeKeySource(keys, "keys");
+  CArray<std::uint64_t> codes(source->size());
+  const Span<std::uint64_t> out = AsMutableSpan(codes);
+  {
+    py::gil_scoped_release nogil;
+    mph::HashAll(*source, seed, threads, out);
+  }
+  return codes;
+}
+
+CArray<std::int64_t> LookupCodes(const mph::Vocabulary& vocabulary,
+                                 const CArray<std::uint64_t>& codes) {
+  RequireRank("codes", codes, 1);
+  const Span<const std::uint64_t> given = AsSpan("codes", codes);
+  CArray<std::int64_t> rows(given.size());
+  const Span<std::int64_t> out = AsMutableSpan(rows);
+  {
+    py::gil_scoped_release nogil;
+    vocabulary.LookupCodes(given, out);
   }
   return rows;
 }
@@ -222,21 +276,27 @@ py::buffer_info ImageBuffer(const mph::Vocabulary& vocabulary) {
 }  // namespace
 
 void RegisterMph(py::module_& m) {
+  m.def("hash_keys", &HashKeys, py::arg("keys"), py::kw_only(), py::arg("seed"),
+        py::arg("threads") = 1);
   py::class_<ExternalBuild>(m, "ExternalBuild")
-      .def(py::init<int, const std::string&, bool, int, std::uint64_t, std::int64_t,
+      .def(py::init<int, const std::string&, bool, bool, int, std::uint64_t, std::int64_t,
                     const std::string&, const py::object&>(),
            py::kw_only(), py::arg("fingerprint_bits"), py::arg("preset"), py::arg("with_rows"),
-           py::arg("threads"), py::arg("seed"), py::arg("buffer_bytes"), py::arg("spill_folder"),
-           py::arg("progress"))
+           py::arg("of_codes") = false, py::arg("threads"), py::arg("seed"),
+           py::arg("buffer_bytes"), py::arg("spill_folder"), py::arg("progress"))
       .def("add", &ExternalBuild::Add, py::arg("keys"), py::arg("rows").noconvert().none(true))
       .def("finish", &ExternalBuild::Finish, py::arg("path"));
   py::class_<mph::Vocabulary>(m, "Vocabulary", py::buffer_protocol())
       .def_static("build", &Build, py::arg("keys"), py::kw_only(), py::arg("fingerprint_bits"),
                   py::arg("preset"), py::arg("rows").noconvert().none(true), py::arg("threads"),
                   py::arg("seed"), py::arg("progress"))
+      .def_static("build_of_codes", &BuildOfCodes, py::arg("codes").noconvert(), py::kw_only(),
+                  py::arg("fingerprint_bits"), py::arg("preset"), py::arg("threads"),
+                  py::arg("seed"))
       .def_static("open", &Open, py::arg("path"), py::arg("verify"))
       .def_static("from_bytes", &FromBytes, py::arg("image"))
       .def("lookup", &Lookup, py::arg("keys"), py::arg("threads"))
+      .def("lookup_codes", &LookupCodes, py::arg("codes").noconvert())
       .def_property_readonly("size", &mph::Vocabulary::size)
       .def_property_readonly("num_rows", &mph::Vocabulary::num_rows)
       .def_property_readonly("fingerprint_bits", &mph::Vocabulary::fingerprint_bits)

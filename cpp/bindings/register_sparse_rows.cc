@@ -113,10 +113,11 @@ class PyRowAccumulator {
   RowAccumulator accumulator_;
 };
 
-std::pair<CArray<std::int64_t>, CArray<std::int64_t>> UniqueRows(const CArray<std::int64_t>& rows) {
-  const Span<const std::int64_t> ids = AsSpan("rows", rows);
-  RequireRank("rows", rows, 1);
-  RequireRows(ids);
+// Distinct elements in the order in which they are first seen, and the position of each among them.
+template <typename T>
+std::pair<CArray<T>, CArray<std::int64_t>> UniqueOf(Span<const T> values) {
+  const Span<const std::int64_t> ids(reinterpret_cast<const std::int64_t*>(values.data()),
+                                     values.size());
   CArray<std::int64_t> positions(ids.size());
   const Span<std::int64_t> out = AsMutableSpan(positions);
   RowIndex index;
@@ -124,7 +125,21 @@ std::pair<CArray<std::int64_t>, CArray<std::int64_t>> UniqueRows(const CArray<st
     const py::gil_scoped_release nogil;
     index.Insert(ids, out);
   }
-  return {Copied<std::int64_t>(index.rows(), {index.size()}), positions};
+  const Span<const T> unique(reinterpret_cast<const T*>(index.rows().data()), index.size());
+  return {Copied<T>(unique, {index.size()}), positions};
+}
+
+std::pair<CArray<std::int64_t>, CArray<std::int64_t>> UniqueRows(const CArray<std::int64_t>& rows) {
+  const Span<const std::int64_t> ids = AsSpan("rows", rows);
+  RequireRank("rows", rows, 1);
+  RequireRows(ids);
+  return UniqueOf(ids);
+}
+
+std::pair<CArray<std::uint64_t>, CArray<std::int64_t>> UniqueCodes(
+    const CArray<std::uint64_t>& codes) {
+  RequireRank("codes", codes, 1);
+  return UniqueOf(AsSpan("codes", codes));
 }
 
 std::pair<CArray<std::int64_t>, CArray<std::int64_t>> PartitionRows(
@@ -249,6 +264,7 @@ void RegisterSparseRows(py::module_& m) {
       .def("take", &PyRowAccumulator::Take)
       .def("discard", &PyRowAccumulator::Discard);
   m.def("unique_rows", &UniqueRows, py::arg("rows").noconvert());
+  m.def("unique_codes", &UniqueCodes, py::arg("codes").noconvert());
   m.def("partition_rows", &PartitionRows, py::arg("rows").noconvert(),
         py::arg("first_rows").noconvert());
   m.def("merge_rows", &MergeRows, py::arg("lists"), py::arg("dim"), py::arg("scale"));

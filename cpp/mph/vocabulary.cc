@@ -57,6 +57,11 @@ void Vocabulary::Lookup(const KeySource& keys, std::int64_t begin,
   for (std::int64_t& row : rows) row = 0;
 }
 
+void Vocabulary::LookupCodes(Span<const KeyCode> codes, Span<std::int64_t> rows) const noexcept {
+  if (shape_.num_keys != 0) return lookup_.FindCodes(codes, rows);
+  for (std::int64_t& row : rows) row = 0;
+}
+
 void Vocabulary::LookupAll(const KeySource& keys, int threads, Span<std::int64_t> rows) const {
   mph::LookupAll(keys, threads, rows,
                  [&](const KeySource& source, std::int64_t begin, Span<std::int64_t> out) {

@@ -12,6 +12,7 @@
 #include "cpp/common/span.h"
 #include "cpp/common/status.h"
 #include "cpp/mph/build_progress.h"
+#include "cpp/mph/key_hash.h"
 #include "cpp/mph/key_source.h"
 #include "cpp/mph/vocabulary_image.h"
 #include "cpp/mph/vocabulary_lookup.h"
@@ -87,6 +88,10 @@ class Vocabulary {
   void Lookup(Span<const std::string_view> keys, Span<std::int64_t> rows) const noexcept {
     Lookup(SpanKeys(keys), 0, rows);
   }
+
+  // rows[i] = row of the key whose HashKeys with hash_seed() is codes[i]. Requires rows.size() ==
+  // codes.size().
+  void LookupCodes(Span<const KeyCode> codes, Span<std::int64_t> rows) const noexcept;
 
   std::int64_t size() const noexcept { return shape_.num_keys; }
   // Rows of the table that the vocabulary indexes: the highest row and one.

@@ -80,15 +80,26 @@ std::int64_t VocabularyLookup::RowOf(KeyCode code, std::int64_t slot) const noex
 // more than level 0.
 class LookupPipeline {
  public:
-  LookupPipeline(const VocabularyLookup& lookup, const KeySource& keys, std::int64_t begin,
-                 Span<std::int64_t> rows) noexcept
-      : lookup_(lookup), keys_(keys), begin_(begin), rows_(rows) {}
+  LookupPipeline(const VocabularyLookup& lookup, Span<std::int64_t> rows) noexcept
+      : lookup_(lookup), rows_(rows) {}
 
-  void Run() noexcept {
+  void Run(const KeySource& keys, std::int64_t begin) noexcept {
     std::int64_t first = 0;
-    if (lookup_.tables_.num_keys != 0 && rows_.size() >= kGroupKeys) first = RunGroups();
-    for (; first < rows_.size(); first += kGroupKeys)
-      FindRest(first, std::min(kGroupKeys, rows_.size() - first));
+    if (lookup_.tables_.num_keys != 0 && rows_.size() >= kGroupKeys) first = RunGroups(keys, begin);
+    for (; first < rows_.size(); first += kGroupKeys) {
+      const std::int64_t count = std::min(kGroupKeys, rows_.size() - first);
+      std::string_view views[kGroupKeys];
+      KeyCode codes[kGroupKeys];
+      keys.Views(begin + first, {views, count});
+      HashKeys({views, count}, lookup_.hash_seed_, codes);
+      FindCodes({codes, count}, first);
+    }
+    FindPending();
+  }
+
+  void Run(Span<const KeyCode> codes) noexcept {
+    for (std::int64_t first = 0; first < codes.size(); first += kMaxPending)
+      FindCodes(codes.subspan(first, std::min(kMaxPending, codes.size() - first)), first);
     FindPending();
   }
 
@@ -106,7 +117,7 @@ class LookupPipeline {
   static constexpr std::int64_t kMaxPending = 64;
 
   // Looks up the full groups and returns how many keys these are.
-  std::int64_t RunGroups() noexcept {
+  std::int64_t RunGroups(const KeySource& source, std::int64_t begin) noexcept {
     const auto advance = kAdvanceGroups.Get();
     const std::int64_t size = rows_.size() / kGroupKeys * kGroupKeys;
     std::string_view views[kViews];
@@ -131,7 +142,7 @@ class LookupPipeline {
       KeyGroup& placed = group(4);
       if (num_views < size && num_views < first + 2 * kGroupKeys) {
         const std::int64_t count = std::min(kViews / 2, size - num_views);
-        keys_.Views(begin_ + num_views, {views + num_views % kViews, count});
+        source.Views(begin + num_views, {views + num_views % kViews, count});
         num_views += count;
       }
       if (first < size) {
@@ -178,13 +189,10 @@ class LookupPipeline {
     }
   }
 
-  void FindRest(std::int64_t first, std::int64_t count) noexcept {
-    std::string_view views[kGroupKeys];
-    KeyCode codes[kGroupKeys];
-    keys_.Views(begin_ + first, {views, count});
-    HashKeys({views, count}, lookup_.hash_seed_, codes);
-    for (std::int64_t i = 0; i < count; ++i) lookup_.hash_.PrefetchSeed(codes[i]);
-    for (std::int64_t i = 0; i < count; ++i) Add({codes[i], first + i, 0});
+  // Takes keys first, first + 1, ... of the call up.
+  void FindCodes(Span<const KeyCode> codes, std::int64_t first) noexcept {
+    for (const KeyCode code : codes) lookup_.hash_.PrefetchSeed(code);
+    for (std::int64_t i = 0; i < codes.size(); ++i) Add({codes[i], first + i, 0});
   }
 
   void Add(const Pending& pending) noexcept {
@@ -210,8 +218,6 @@ class LookupPipeline {
   }
 
   const VocabularyLookup& lookup_;
-  const KeySource& keys_;
-  std::int64_t begin_;
   Span<std::int64_t> rows_;
   Pending pending_[kMaxPending];
   std::int64_t num_pending_ = 0;
@@ -219,7 +225,12 @@ class LookupPipeline {
 
 void VocabularyLookup::Find(const KeySource& keys, std::int64_t begin,
                             Span<std::int64_t> rows) const noexcept {
-  LookupPipeline(*this, keys, begin, rows).Run();
+  LookupPipeline(*this, rows).Run(keys, begin);
+}
+
+void VocabularyLookup::FindCodes(Span<const KeyCode> codes,
+                                 Span<std::int64_t> rows) const noexcept {
+  LookupPipeline(*this, rows).Run(codes);
 }
 
 }  // namespace feedfast::mph

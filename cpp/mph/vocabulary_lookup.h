@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpp/common/span.h"
+#include "cpp/mph/key_hash.h"
 #include "cpp/mph/key_source.h"
 #include "cpp/mph/perfect_hash.h"
 #include "cpp/mph/vocabulary_image.h"
@@ -20,6 +21,8 @@ class VocabularyLookup {
 
   // rows[i] = row of key begin + i, as Vocabulary::Lookup. Requires at least one key in the image.
   void Find(const KeySource& keys, std::int64_t begin, Span<std::int64_t> rows) const noexcept;
+  // The same for codes of keys: rows[i] of codes[i].
+  void FindCodes(Span<const KeyCode> codes, Span<std::int64_t> rows) const noexcept;
 
   const PerfectHash& hash() const noexcept { return hash_; }
 

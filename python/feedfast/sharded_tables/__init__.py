@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from feedfast.sharded_tables.initializers import Constant, Initializer, Normal, Uniform
-from feedfast.sharded_tables.sharded_tables import BadBagsError, FetchedRows, ShardedTables
+from feedfast.sharded_tables.messages import BadBagsError
+from feedfast.sharded_tables.sharded_tables import FetchedRows, ShardedTables
+from feedfast.sharded_tables.sharded_vocabulary import ShardedVocabulary, lookup_rows
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Normal",
     "RowOptimization",
     "ShardedTables",
+    "ShardedVocabulary",
     "TableSpec",
     "Uniform",
+    "lookup_rows",
 ]

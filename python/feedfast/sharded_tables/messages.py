@@ -1,7 +1,8 @@
 """What the ranks write to each other, as 32-bit words.
 
-- A request for rows: 0, the number of rows of each piece of the receiver, and the rows, each from
-  the first of its piece. Or 1 and a text in UTF-8, filled with zeros: why there is no request.
+- A request: 0, what is asked of each piece of the receiver: the number n of rows, or ~n for n keys;
+  then the rows, each from the first of its piece, or the keys' 64-bit codes, two words each. Or 1
+  and a text in UTF-8, filled with zeros: why there is no request.
 - Gradients of rows: the number of rows of each piece of the receiver and of each replica; then of
   each piece and of each sparse replica the rows; then of each of them the float32 gradients
   [rows, columns].
@@ -10,11 +11,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.bags import FloatArray, IntArray
+from feedfast.comm import Engine
+from feedfast.sharded_tables.key_codes import Codes
 from feedfast.sharded_tables.layout import Piece
 
 Words = NDArray[np.int32]
@@ -22,12 +26,36 @@ Words = NDArray[np.int32]
 _REQUEST, _PROBLEM = 0, 1
 
 
-def request(rows: Sequence[IntArray]) -> Words:
-    """A request for `rows` of each piece of the receiver."""
-    message = np.empty(1 + len(rows) + sum(part.size for part in rows), np.int32)
+class BadBagsError(ValueError):
+    """The bags of some rank are not lookups in the tables; raised on all ranks."""
+
+
+def exchange_requests(engine: Engine, asked: Sequence[Words], *, name: str) -> list[Words]:
+    """Sends a request or a problem to every rank; returns the requests of all.
+
+    Raises:
+        BadBagsError: Some rank sent a problem.
+        RuntimeError: Some rank sent nothing.
+    """
+    received = engine.all_to_all(asked, name=name)
+    problems = [
+        f"rank {rank}: {text}"
+        for rank, message in enumerate(received)
+        if (text := _problem_of(message, rank)) is not None
+    ]
+    if problems:
+        raise BadBagsError("; ".join(problems))
+    return received
+
+
+def request(asked: Sequence[IntArray | Codes]) -> Words:
+    """A request for rows or, of 64-bit codes, keys of each piece of the receiver."""
+    counts = [~part.size if part.dtype == np.uint64 else part.size for part in asked]
+    words = [part.view(np.int32) if part.dtype == np.uint64 else part for part in asked]
+    message = np.empty(1 + len(asked) + sum(part.size for part in words), np.int32)
     message[0] = _REQUEST
-    message[1 : 1 + len(rows)] = [part.size for part in rows]
-    _fill(message, 1 + len(rows), rows)
+    message[1 : 1 + len(asked)] = counts
+    _fill(message, 1 + len(asked), words)
     return message
 
 
@@ -40,17 +68,51 @@ def problem(text: str) -> Words:
     return message
 
 
-def problem_of(message: Words) -> str | None:
+def requested(message: Words, num_pieces: int, *, sender: int) -> list[Words | Codes]:
+    """What a request asks of each of the receiver's pieces: int32 rows, or uint64 codes of keys.
+
+    Raises:
+        RuntimeError: Its size is wrong; names the sender.
+    """
+    counts = message[1 : 1 + num_pieces].astype(np.int64)
+    check_size(counts.size, num_pieces, sender=sender)
+    ends = np.cumsum([0, *np.where(counts < 0, 2 * ~counts, counts)])
+    words = message[1 + num_pieces :]
+    check_size(words.size, int(ends[-1]), sender=sender)
+    parts: list[Words | Codes] = []
+    for count, begin, end in zip(counts, ends[:-1], ends[1:], strict=True):
+        part = words[begin:end]
+        parts.append(part.copy().view(np.uint64) if count < 0 else part)
+    return parts
+
+
+def as_codes(asked: Words | Codes, *, sender: int) -> Codes:
+    """What was asked of a piece, which must be keys.
+
+    Raises:
+        RuntimeError: It is rows; names the sender.
+    """
+    if asked.dtype != np.uint64:
+        raise RuntimeError(f"a message of rank {sender} has rows where there should be keys")
+    return asked.view(np.uint64)
+
+
+def check_size(found: int, expected: int, *, sender: int) -> None:
+    """Raises RuntimeError when a message does not have the words that it should have."""
+    if found != expected:
+        raise RuntimeError(
+            f"a message of rank {sender} has {found} words where there should be {expected}; do "
+            "all ranks run the same program on the same tables?"
+        )
+
+
+def _problem_of(message: Words, sender: int) -> str | None:
     """The text of a problem; None where the message is a request."""
+    if message.size == 0:
+        check_size(0, 1, sender=sender)
     if message[0] == _REQUEST:
         return None
     return message[1:].tobytes().rstrip(b"\0").decode(errors="replace")
-
-
-def requested(message: Words, num_pieces: int) -> list[Words]:
-    """The rows that a request names, of each of the receiver's pieces: views."""
-    counts = message[1 : 1 + num_pieces]
-    return np.split(message[1 + num_pieces :], np.cumsum(counts)[:-1]) if num_pieces else []
 
 
 def gradients(
@@ -113,7 +175,7 @@ def _sparse(replicas: Sequence[Piece], is_dense: Sequence[bool]) -> list[Piece]:
     return [piece for piece, dense in zip(replicas, is_dense, strict=True) if not dense]
 
 
-def _fill(message: Words, at: int, rows: Sequence[IntArray]) -> int:
+def _fill(message: Words, at: int, rows: Sequence[NDArray[np.integer[Any]]]) -> int:
     """Writes `rows` from position `at` on; returns the position behind them."""
     for part in rows:
         message[at : at + part.size] = part

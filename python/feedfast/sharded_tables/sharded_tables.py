@@ -13,7 +13,7 @@ from feedfast.bags import Bags, FloatArray, IntArray
 from feedfast.comm import Engine
 from feedfast.sharded_tables import messages
 from feedfast.sharded_tables.layout import Layout, Piece
-from feedfast.sharded_tables.messages import Words
+from feedfast.sharded_tables.messages import Words, exchange_requests
 from feedfast.sharded_tables.replicas import ReplicaExchange
 from feedfast.sharded_tables.row_window import RowWindow
 from feedfast.sharded_tables.table_part import TablePart
@@ -35,10 +35,6 @@ class FetchedRows(NamedTuple):
     ids: IntArray
     rows: FloatArray
     positions: IntArray
-
-
-class BadBagsError(ValueError):
-    """The bags of some rank are not lookups in the tables; raised on all ranks."""
 
 
 class ShardedTables:
@@ -125,7 +121,8 @@ class ShardedTables:
         """
         problem = self._problem(bags)
         if problem is not None:  # all ranks hear of it, so that none waits for this one
-            self._exchange_ids([messages.problem(problem)] * self.engine.size)
+            refused = [messages.problem(problem)] * self.engine.size
+            exchange_requests(self.engine, refused, name="sharded_ids")
         layout = self.layout
         keys = np.concatenate(
             [
@@ -139,11 +136,13 @@ class ShardedTables:
             unique[ends[block] : ends[block + 1]] - first
             for block, first in enumerate(layout.block_keys[:-1].tolist())
         ]
-        requests = self._exchange_ids(
+        requests = exchange_requests(
+            self.engine,
             [
                 messages.request([of_block[piece.block] for piece in pieces])
                 for pieces in layout.pieces_of_rank
-            ]
+            ],
+            name="sharded_ids",
         )
         received = self.engine.all_to_all(
             [self._answer(rank, request) for rank, request in enumerate(requests)],
@@ -262,22 +261,11 @@ class ShardedTables:
                 return f"table {spec.name!r}: {error}"
         return None
 
-    def _exchange_ids(self, asked: Sequence[Words]) -> list[Words]:
-        received = self.engine.all_to_all(asked, name="sharded_ids")
-        problems = [
-            f"rank {rank}: {text}"
-            for rank, message in enumerate(received)
-            if (text := messages.problem_of(message)) is not None
-        ]
-        if problems:
-            raise BadBagsError("; ".join(problems))
-        return received
-
     def _answer(self, rank: int, request: Words) -> FloatArray:
         """The rows that another rank asked for, piece after piece; `_assemble` has its own."""
         if rank == self.engine.rank:
             return np.empty(0, np.float32)
-        asked = messages.requested(request, len(self._own))
+        asked = messages.requested(request, len(self._own), sender=rank)
         sizes = [rows.size * piece.columns for rows, piece in zip(asked, self._own, strict=True)]
         answer = np.empty(sum(sizes), np.float32)
         at = 0
