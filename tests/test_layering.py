@@ -55,7 +55,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ranker": {*NUMPY, "comm", "sharded_tables", "tf", "data"},
     "training": {*NUMPY, "comm", "sharded_tables", "tf", "data", "ranker"},
     "serving": NUMPY,
-    "cli": {*NUMPY, "bench", "comm", "data", "tf", "ranker", "training", "serving"},
+    "cli": {
+        *NUMPY,
+        "bench",
+        "comm",
+        "sharded_tables",
+        "data",
+        "tf",
+        "ranker",
+        "training",
+        "serving",
+    },
 }
 
 # Third-party packages and the only parts (or files) that may import them.

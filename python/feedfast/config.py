@@ -246,6 +246,32 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DistributedConfig:
+    """How processes that train together share the model; one process alone holds all of it.
+
+    Two runs that differ here train the same weights, up to the order of additions, and one may go
+    on where the other stopped.
+
+    Attributes:
+        sharding: Where the tables live. `none`: whole in every process. `row`: the ID tables by
+            rows over all processes, the leaf table in each. `auto`: `none` up to 256 MiB of tables
+            and their optimizer states; above, tables up to 4 MiB in each process and the others
+            divided as the planner finds a step fastest within half of the machine's memory. Or a
+            file of `feedfast plan shards` (`.json`) with the tables `member_table`, `hashtag_table`
+            and `leaf_table`, each of at least as many rows as the data need.
+    """
+
+    sharding: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.sharding not in ("none", "auto", "row") and not self.sharding.endswith(".json"):
+            raise ValueError(
+                "distributed: sharding must be none, auto, row or a plan file that ends in .json; "
+                f"got {self.sharding!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RankerConfig:
     """Everything that decides a trained ranker beside its data.
 
@@ -256,6 +282,7 @@ class RankerConfig:
         active: Tower of the active and other objectives.
         cross: Cross network before both towers; None: none.
         embedding_inputs: Features that are vectors from elsewhere.
+        distributed: What processes share; it does not decide what is learned.
         seed: Start of every random choice: split, forest, initial weights, order of rows, dropout.
     """
 
@@ -270,6 +297,7 @@ class RankerConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ import training_ranks
 from test_horovod_engine import horovodrun, needs_horovod
 
 from feedfast.cli import main
+from feedfast.comm.launch import run_local
 from feedfast.training import TrainedRun
 
 # More for a long run outside of CI.
@@ -80,7 +81,10 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
     rng = random.Random(4)
     shared_memory = set(os.listdir("/dev/shm"))
     for death in range(DEATHS):
-        process = start(*arguments, "--run", str(run), "--processes", "2")  # type: ignore[operator]
+        sharding = ("row", "none")[death % 2]
+        process = start(  # type: ignore[operator]
+            *(*arguments, "--run", str(run), "--processes", "2", "--sharding", sharding)
+        )
         wait_for(lambda p=process: len(children(p.pid)) == 2, process)
         victim = death % 2
         if death == 0:
@@ -101,7 +105,8 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
         assert set(os.listdir("/dev/shm")) <= shared_memory
     timeline = tmp_path / "timeline.json"
     process = start(  # type: ignore[operator]
-        *arguments, "--run", str(run), "--processes", "2", "--resume", "--timeline", str(timeline)
+        *(*arguments, "--run", str(run), "--processes", "2", "--sharding", "row"),
+        *("--resume", "--timeline", str(timeline)),
     )
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
@@ -109,8 +114,37 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
     assert TrainedRun.open(run).num_epochs >= 1
     assert re.search(r"final: .* examples/s .* sent a step, \d+% exchange", errors), errors
     events = json.loads(timeline.read_text().rstrip().rstrip(",") + "]")
-    assert {"feedfast_window_dense", "validation"} <= {e["name"] for e in events}, events[:5]
+    assert {"feedfast_window_dense", "sharded_gradients", "validation"} <= {
+        e["name"] for e in events
+    }, events[:5]
     assert all(e["dur"] >= 0 and e["ph"] == "X" and e["pid"] == 0 for e in events)
+
+
+def test_a_rank_without_data_is_named_and_ends_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = (
+        "import os, sys\n"
+        "from feedfast.cli.main import main\n"
+        "sys.argv[-1] = sys.argv[-1].replace('RANK', os.environ['FEEDFAST_RANK'])\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    training_ranks.simulation().dataset.write_parquet(tmp_path / "log.0.parquet")
+    training_ranks.simulation().dataset.write_parquet(tmp_path / "log.2.parquet")
+    began = time.monotonic()
+    status = run_local(
+        [
+            *(sys.executable, "-W", "ignore", "-c", script, "train", "--json"),
+            *("--run", str(tmp_path / "run"), "--data", str(tmp_path / "log.RANK.parquet")),
+        ],
+        3,
+    )
+    assert time.monotonic() - began < 100
+    errors = capfd.readouterr().err
+    assert status == 2, errors
+    assert "feedfast: rank 1 of 3 ended with status 2" in errors
+    assert "feedfast train: rank 1: " in errors
+    assert "log.1.parquet" in errors
 
 
 @needs_horovod
@@ -137,6 +171,7 @@ def test_what_does_not_go_together_is_refused(
     assert "holds no run" in error("--resume")
     assert "--processes goes with --engine shm" in error("--processes", "2", "--engine", "horovod")
     assert "--processes must be >= 1; got 0" in error("--processes", "0")
+    assert "--sharding: distributed: sharding must be none, auto" in error("--sharding", "rows")
     assert "the environment has no FEEDFAST_RANK" in error("--engine", "shm")
     missing = tmp_path / "missing" / "t.json"
     assert f"folder {missing.parent} does not exist" in error("--timeline", str(missing))

@@ -9,7 +9,9 @@ import json
 import shutil
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,10 @@ with warnings.catch_warnings():
 
     from feedfast.tf import optimizers
 
-from feedfast.comm import Engine, connect
+from feedfast.comm import Engine, NullEngine, connect
 from feedfast.comm.traced import TracedEngine
 from feedfast.config import (
+    DistributedConfig,
     EmbeddingInputConfig,
     ForestConfig,
     RankerConfig,
@@ -32,9 +35,13 @@ from feedfast.config import (
 from feedfast.data import Simulation, simulate
 from feedfast.objectives import inverse_base_rates
 from feedfast.ranker.features import FeatureSpace
-from feedfast.ranker.model import RankerModel
+from feedfast.ranker.model import DividedTables, RankerModel
 from feedfast.ranker.rows import history_of
-from feedfast.training import Progress, loop, replicas, train
+from feedfast.sharded_tables.checkpoint import arrays_of
+from feedfast.sharding import ShardingPlan, TableShape, data_parallel, row_column, row_wise
+from feedfast.training import Progress, loop, replicas, train, trainer
+from feedfast.training.table_plan import table_shapes
+from feedfast.training.trainer import LabelledExamples
 
 NUM_STEPS = 20
 
@@ -70,47 +77,125 @@ def config(*, dropout: float = 0.1, accumulate: int = 2, norms: bool = True) -> 
     )
 
 
-def weights_after_steps(engine: Engine | None, accumulate: int) -> dict[str, np.ndarray]:
-    """All state after some steps, by the position of the variable.
+def plan_of(tables: Sequence[TableShape], size: int) -> ShardingPlan:
+    """Members by rows with some on every rank, hashtags by columns, leaves whole on each."""
+    member, hashtag, leaf = tables
+    return ShardingPlan(
+        num_ranks=size,
+        ranks_per_host=1,
+        tables=tuple(tables),
+        placements=(
+            row_wise(member, range(size), hot_rows=20),
+            row_column(hashtag, range(min(size, hashtag.dim)), 1),
+            data_parallel(leaf, size),
+        ),
+    )
+
+
+class Taught:
+    """A trainer, whole or divided, on examples of the simulation.
 
     Adam divides by the root of a moving average: where that is near zero, rounding decides. With a
     larger epsilon the weights follow the gradients.
     """
-    chosen = config(dropout=0.0, accumulate=accumulate, norms=False)
-    data = simulation().dataset
-    rows = np.arange(data.log.num_rows)
-    history = history_of(data, chosen)
-    features = FeatureSpace.fit(data, rows, chosen)
-    examples = loop.LabelledExamples(
-        features.encode(data.log, history), data.log.labels, np.ones_like(data.log.labels)
-    )
-    base_rates = 1.0 / inverse_base_rates(data.log.labels, data.objectives).astype(np.float64)
-    model = RankerModel(chosen, features.sizes, data.objectives, base_rates)
-    adam, sparse_adam = keras.optimizers.Adam, optimizers.SparseAdam
-    keras.optimizers.Adam = functools.partial(adam, epsilon=1e-3)
-    optimizers.SparseAdam = functools.partial(sparse_adam, epsilon=1e-3)  # type: ignore[misc]
-    try:
-        trainer = loop.Trainer(model, chosen, engine)
-    finally:
-        keras.optimizers.Adam, optimizers.SparseAdam = adam, sparse_adam  # type: ignore[misc]
-    trainer.align()
-    rng = np.random.default_rng(7)
-    for step in range(NUM_STEPS):
-        # Batches of one row leave a rank, and micro-batches, without any.
-        batch = rng.choice(rows, 1 if step == 4 else 250, replace=False)
-        share = replicas.share_of(len(batch), trainer.engine)
-        trainer.step(loop._draw_batch(examples, batch, share, chosen, step), 0.01)
+
+    def __init__(self, engine: Engine | None, accumulate: int, *, divided: bool = False) -> None:
+        self.config = config(dropout=0.0, accumulate=accumulate, norms=False)
+        data = simulation().dataset
+        self.num_rows = data.log.num_rows
+        features = FeatureSpace.fit(data, np.arange(self.num_rows), self.config)
+        self.examples = LabelledExamples(
+            features.encode(data.log, history_of(data, self.config)),
+            data.log.labels,
+            np.ones_like(data.log.labels),
+        )
+        base_rates = 1.0 / inverse_base_rates(data.log.labels, data.objectives).astype(np.float64)
+        adam, sparse_adam = keras.optimizers.Adam, optimizers.SparseAdam
+        keras.optimizers.Adam = functools.partial(adam, epsilon=1e-3)
+        optimizers.SparseAdam = functools.partial(sparse_adam, epsilon=1e-3)  # type: ignore[misc]
+        try:
+            tables = None
+            if divided:
+                shapes = table_shapes(self.config, features.sizes, self.examples.examples)
+                ranks = engine or NullEngine()
+                plan = plan_of(shapes, ranks.size)
+                tables = DividedTables(plan, ranks, trainer.table_optimizer())
+            model = RankerModel(self.config, features.sizes, data.objectives, base_rates, tables)
+            self.trainer = trainer.Trainer(model, self.config, engine)
+        finally:
+            keras.optimizers.Adam, optimizers.SparseAdam = adam, sparse_adam  # type: ignore[misc]
+        self.trainer.align()
+
+    def take_steps(self, first: int, end: int) -> None:
+        # So that a decay of the tables is among few steps.
+        trainer._TABLE_DECAY_STEPS, before = 6, trainer._TABLE_DECAY_STEPS
+        for step in range(first, end):
+            # Batches of one row leave a rank, and micro-batches, without any.
+            size = 1 if step == 4 else 250
+            rows = np.random.default_rng([7, step]).choice(self.num_rows, size, replace=False)
+            share = replicas.share_of(len(rows), self.trainer.engine)
+            batch = loop._draw_batch(self.examples, rows, share, self.config, step)
+            self.trainer.step(batch, 0.01)
+        trainer._TABLE_DECAY_STEPS = before
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All variables by name; the parts of divided tables here as `name|range of cells`."""
+        found = {name: np.array(v.numpy()) for name, v in self.trainer.variables.items()}
+        tables = self.trainer.sharded
+        if tables is not None:
+            found[trainer.UPDATES] = np.array(tables.updates)
+            for part in [*tables.parts.values(), *tables.replicas.values()]:
+                p = part.piece
+                where = f"{p.row_begin}:{p.row_end}:{p.column_begin}:{p.column_end}"
+                for name, array in arrays_of(part).items():
+                    found[f"tables/{tables.specs[p.table].name}/{name}|{where}"] = array.copy()
+        return found
+
+
+def require_same_state(
+    parts: Sequence[Mapping[str, np.ndarray]], want: Mapping[str, np.ndarray], tolerance: float
+) -> None:
+    """The states of ranks together are `want`, to `tolerance` of each tensor's largest value."""
+    seen = {name: np.zeros(array.shape, bool) for name, array in want.items()}
+    for got in parts:
+        for key, array in got.items():
+            name, _, where = key.partition("|")
+            cells: Any = ...
+            if where:
+                first, end, left, right = map(int, where.split(":"))
+                cells = (slice(first, end), slice(left, right))
+            seen[name][cells] = True
+            if want[name].dtype.kind == "i" and name != trainer.UPDATES:
+                continue  # counters: dropout counts micro-batches
+            np.testing.assert_allclose(
+                array,
+                want[name][cells],
+                rtol=0,
+                atol=tolerance * np.abs(want[name]).max(),
+                err_msg=key,
+            )
+    assert all(array.all() for array in seen.values())
+
+
+def weights_after_steps(
+    engine: Engine | None, accumulate: int, *, divided: bool = False
+) -> dict[str, np.ndarray]:
+    """All state after some steps."""
+    taught = Taught(engine, accumulate, divided=divided)
+    taught.take_steps(0, NUM_STEPS)
     if engine is not None:
         digest = hashlib.sha256()
-        for variable in trainer.variables:
+        for variable in taught.trainer.variables.values():
             if variable.dtype != "int64" or variable.shape != (2,):  # dropout's seeds differ
                 digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
         mine = np.frombuffer(digest.digest(), np.uint8)
         assert all((other == mine).all() for other in engine.all_gather(mine))
-    return {f"{i:03d}": np.array(v.numpy()) for i, v in enumerate(trainer.variables)}
+    return taught.state()
 
 
-def train_in(engine: Engine, folder: Path, *, die_at: int = 0) -> list[Progress]:
+def train_in(
+    engine: Engine, folder: Path, *, die_at: int = 0, sharding: str = "none"
+) -> list[Progress]:
     """Trains in a folder; `die_at`: all ranks stop at this step of the first stage."""
     seen: list[Progress] = []
 
@@ -121,7 +206,8 @@ def train_in(engine: Engine, folder: Path, *, die_at: int = 0) -> list[Progress]
 
     loop._PROGRESS_INTERVAL_S = 0.0
     try:
-        train(simulation().dataset, config(), folder, progress=tell, engine=engine)
+        chosen = dataclasses.replace(config(), distributed=DistributedConfig(sharding=sharding))
+        train(simulation().dataset, chosen, folder, progress=tell, engine=engine)
     except Interrupted:
         assert die_at
     else:
@@ -129,12 +215,34 @@ def train_in(engine: Engine, folder: Path, *, die_at: int = 0) -> list[Progress]
     return seen
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, part: str) -> None:
     engine = TracedEngine(connect())
+    {"weights": train_weights, "runs": train_runs, "divided": train_divided}[part](engine, folder)
+    engine.close()
+
+
+def train_weights(engine: TracedEngine, folder: Path) -> None:
     for accumulate in (1, 3):
-        weights = weights_after_steps(engine, accumulate)
-        if engine.rank == 0:
-            np.savez(folder / f"weights_{accumulate}.npz", **weights)  # type: ignore[arg-type]
+        for divided in (False, True):
+            weights = weights_after_steps(engine, accumulate, divided=divided)
+            name = f"{'divided' if divided else 'whole'}_{accumulate}_{engine.rank}.npz"
+            np.savez(folder / name, **weights)  # type: ignore[arg-type]
+
+
+def train_divided(engine: TracedEngine, folder: Path) -> None:
+    """A run with divided tables, the same cut off and resumed, and one that began alone."""
+    seen = train_in(engine, folder / "divided", sharding="row")
+    train_in(engine, folder / "divided_resumed", sharding="row", die_at=8)
+    if engine.rank == 0:
+        (folder / "messages.json").write_text(json.dumps([p.message for p in seen if p.message]))
+        shutil.copytree(folder / "divided_resumed", folder / "divided_unfinished")
+        train_in(NullEngine(), folder / "alone_first", die_at=8)
+    engine.barrier()
+    train_in(engine, folder / "divided_resumed", sharding="row")
+    train_in(engine, folder / "alone_first", sharding="row")
+
+
+def train_runs(engine: TracedEngine, folder: Path) -> None:
     seen = train_in(engine, folder / "whole")
     train_in(engine, folder / "resumed", die_at=8)
     engine.barrier()
@@ -150,8 +258,7 @@ def main(folder: Path) -> None:
             "by_name": {k: v.exchanges for k, v in engine.exchanges_by_name.items()},
         }
         (folder / "report.json").write_text(json.dumps(report))
-    engine.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -20,8 +20,8 @@ from feedfast.ranker.predict import predict
 from feedfast.ranker.rows import history_of, split_rows
 from feedfast.training import Progress, TrainedRun, train
 from feedfast.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
-from feedfast.training.loop import LabelledExamples, Trainer, cross_entropy, learning_rate
 from feedfast.training.train import loss_weights
+from feedfast.training.trainer import LabelledExamples, Trainer, cross_entropy, learning_rate
 
 ReadRun = Callable[[Path], dict[str, bytes]]
 
@@ -74,16 +74,18 @@ def test_steps_touch_the_rows_of_their_batch_and_decay_all_rows(
     read = np.unique(np.concatenate(ids))
     unread = np.setdiff1d(np.arange(model.sizes.num_members), read)
     assert len(unread) > 0
-    start = model.member.embeddings.numpy().copy()
+    start = model.tables["member_table"].embeddings.numpy().copy()
     for _ in range(31):
         trainer.step(batch, 1e-3)
-    table = model.member.embeddings.numpy().copy()
+    table = model.tables["member_table"].embeddings.numpy().copy()
     np.testing.assert_array_equal(table[unread], start[unread])
     assert (table[read] != start[read]).any(axis=1).all()
     trainer.step(batch, 1e-3)
     decay = trained.config.training.table_weight_decay
     want = start[unread] * (1.0 - 1e-3 * decay) ** 32
-    np.testing.assert_allclose(model.member.embeddings.numpy()[unread], want, rtol=1e-6)
+    np.testing.assert_allclose(
+        model.tables["member_table"].embeddings.numpy()[unread], want, rtol=1e-6
+    )
 
 
 def test_training_learns(simulation: Simulation, trained: TrainedRun) -> None:

@@ -20,7 +20,8 @@ from feedfast.comm import Engine
 from feedfast.comm.connection import connect, detected_kind
 from feedfast.comm.launch import PEER_LOST, run_local
 from feedfast.comm.traced import PeerLostError, TracedEngine
-from feedfast.config import RankerConfig
+from feedfast.config import DistributedConfig, RankerConfig
+from feedfast.sharded_tables.agreement import all_or_none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="train in N processes of this host, each with its share of every batch",
+    )
+    parser.add_argument(
+        "--sharding",
+        metavar="HOW",
+        help="where processes hold the tables, instead of the configuration's: none, row, auto, or "
+        "a plan file",
     )
     parser.add_argument(
         "--engine",
@@ -93,6 +100,12 @@ def _config(args: argparse.Namespace) -> RankerConfig:
     if args.epochs is not None:
         training = dataclasses.replace(config.training, max_epochs=args.epochs)
         config = dataclasses.replace(config, training=training)
+    if args.sharding is not None:
+        try:
+            distributed = DistributedConfig(sharding=args.sharding)
+        except ValueError as error:
+            raise ValueError(f"--sharding: {error}") from None
+        config = dataclasses.replace(config, distributed=distributed)
     return config
 
 
@@ -119,7 +132,10 @@ def _launch(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, config: RankerConfig, engine: Engine) -> int:
     # Rank 0 alone talks.
     console = Console(as_json=args.json or engine.rank != 0)
-    dataset = load_dataset(args, console).dataset
+    # Who cannot read the data tells the others, which would wait for it.
+    dataset, _ = all_or_none(
+        engine, "data", lambda: load_dataset(args, console).dataset, share=lambda _: ""
+    )
 
     from feedfast.training import train  # seconds: after everything that can be refused at once
 

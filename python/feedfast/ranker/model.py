@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -10,13 +11,20 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from feedfast.comm import Engine
 from feedfast.config import CrossConfig, RankerConfig, TowerConfig
 from feedfast.objectives import Objective
 from feedfast.ranker.examples import Examples, RowBags
 from feedfast.ranker.features import Sizes
 from feedfast.ranker.input_scaling import InputScaling
 from feedfast.ranker.trained import FeedRanker
+from feedfast.ranker_precision import TABLES
+from feedfast.sharded_tables import Normal, RowOptimization, TableSpec
+from feedfast.sharded_tables.initializers import fill
+from feedfast.sharding import ShardingPlan
 from feedfast.tf import layers
+from feedfast.tf.distributed import ShardedEmbedding
+from feedfast.tf.optimizers import RowOptimizer
 
 # Normal deviation of new table rows: small against the scaled features, so that rare ids start out
 # near the OOV row.
@@ -26,6 +34,21 @@ _TABLE_STDDEV = 0.05
 def tower_of(objective: Objective) -> str:
     """The tower that predicts the objective: `active` for the group `other` too."""
     return "passive" if objective.group == "passive" else "active"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DividedTables:
+    """Divides the tables of a model between the processes that train it.
+
+    Attributes:
+        plan: Where their parts live.
+        engine: Of these processes.
+        optimizer: Of the tables, whose rate may be changed at any time.
+    """
+
+    plan: ShardingPlan
+    engine: Engine
+    optimizer: RowOptimizer
 
 
 class RankerModel(keras.Model):  # type: ignore[misc]
@@ -40,6 +63,13 @@ class RankerModel(keras.Model):  # type: ignore[misc]
     shared and dense are batch-normalised, or projected and moved to the end of their part
     (`InputScaling`). A cross network, if configured, comes next. Each tower is its gated layers and
     one linear head layer; a tower without objectives is left out.
+
+    Attributes:
+        tables: The layers of the tables by name; empty where processes divide them.
+        sharded: The tables that processes divide; None where they are whole. Every call of the
+            model is then an exchange between all of them.
+        table_specs: What they are, in the order of `TABLES`.
+        table_optimizer: Of tables that processes divide.
     """
 
     def __init__(
@@ -48,14 +78,16 @@ class RankerModel(keras.Model):  # type: ignore[misc]
         sizes: Sizes,
         objectives: Sequence[Objective],
         base_rates: NDArray[np.float64],
+        divided: DividedTables | None = None,
     ) -> None:
-        """Makes the layers and all their weights.
+        """Makes the layers and all their weights, the same however tables are divided.
 
         Args:
             config: Dims, units, gates and the seed of the initial weights.
             sizes: What the data decides.
             objectives: At least one, in the order of the logits.
             base_rates: [objectives], rates that the heads start from.
+            divided: Of the tables; None: this process has them whole. Collective otherwise.
         """
         super().__init__(name="ranker")
         self.sizes = sizes
@@ -65,27 +97,29 @@ class RankerModel(keras.Model):  # type: ignore[misc]
             for name in ("passive", "active")
         )
         seeds = iter(np.random.SeedSequence(config.seed).generate_state(64).tolist())
-        self.member = layers.PooledEmbedding(
-            sizes.num_members,
-            config.member.dim,
-            pooling="mean",
-            embeddings_initializer=_table_rows(next(seeds)),
-            name="member",
-        )
-        self.hashtag = layers.PooledEmbedding(
-            sizes.num_hashtags,
-            config.hashtag.dim,
-            pooling="mean",
-            embeddings_initializer=_table_rows(next(seeds)),
-            name="hashtag",
-        )
-        self.leaf = layers.PooledEmbedding(
-            sizes.num_leaves,
-            config.forest.leaf_dim,
-            pooling="sqrtn",
-            embeddings_initializer=_table_rows(next(seeds)),
-            name="leaf",
-        )
+        specs = table_specs(config, sizes, seeds)
+        self.table_specs = specs
+        self.sharded: ShardedEmbedding | None = None
+        self.table_optimizer = None if divided is None else divided.optimizer
+        self.tables: dict[str, layers.PooledEmbedding] = {}
+        if divided is None:
+            self.tables = {
+                spec.name: layers.PooledEmbedding(
+                    spec.rows,
+                    spec.dim,
+                    pooling=spec.pooling,
+                    embeddings_initializer=_FirstRows(spec),
+                    name=spec.name.removesuffix("_table"),
+                )
+                for spec in specs
+            }
+        else:
+            self.sharded = ShardedEmbedding(
+                [replace(spec, optimizer=divided.optimizer) for spec in specs],
+                plan=divided.plan,
+                engine=divided.engine,
+                name="tables",
+            )
         self._scaling = {
             part: InputScaling(part, width, sizes.embedding_inputs, seeds)
             for part, width in (("shared", sizes.num_shared), ("dense", sizes.num_dense))
@@ -107,7 +141,7 @@ class RankerModel(keras.Model):  # type: ignore[misc]
         self(model_inputs(_one_example(sizes)))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all weights, by the names of `FeedRanker.tensors`."""
+        """Copies of all weights, by the names of `FeedRanker.tensors`; without divided tables."""
         return {name: np.array(v.numpy()) for name, v in self._named_variables()}
 
     def load_tensors(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
@@ -116,8 +150,8 @@ class RankerModel(keras.Model):  # type: ignore[misc]
             variable.assign(tensors[name])
 
     def _named_variables(self) -> Iterator[tuple[str, keras.Variable]]:
-        for name in ("member", "hashtag", "leaf"):
-            yield f"{name}_table", getattr(self, name).embeddings
+        for name, table in self.tables.items():
+            yield name, table.embeddings
         for scaling in self._scaling.values():
             yield from scaling.named_variables()
         for index, layer in enumerate(self.cross):
@@ -143,17 +177,22 @@ class RankerModel(keras.Model):  # type: ignore[misc]
         # One pooled lookup for everything that reads the member table: single ids are bags of one.
         singles = tf.concat([inputs[name] for name in ("viewer", "actor", "root_actor")], axis=0)
         num_singles = 3 * num_rows
-        values = tf.concat([singles, inputs["history_members.values"]], axis=0)
-        offsets = tf.concat(
+        members = tf.concat([singles, inputs["history_members.values"]], axis=0)
+        member_offsets = tf.concat(
             [tf.range(num_singles), num_singles + inputs["history_members.offsets"]], axis=0
         )
-        viewer, actor, root_actor, history_members = tf.split(
-            self.member((values, offsets)), 4, axis=0
-        )
         first = inputs["history_hashtags.offsets"]
-        values = tf.concat([inputs["history_hashtags.values"], inputs["hashtags.values"]], axis=0)
-        offsets = tf.concat([first[:-1], first[-1] + inputs["hashtags.offsets"]], axis=0)
-        history_hashtags, hashtags = tf.split(self.hashtag((values, offsets)), 2, axis=0)
+        tags = tf.concat([inputs["history_hashtags.values"], inputs["hashtags.values"]], axis=0)
+        tag_offsets = tf.concat([first[:-1], first[-1] + inputs["hashtags.offsets"]], axis=0)
+        pooled = self._pool(
+            {
+                "member_table": (members, member_offsets),
+                "hashtag_table": (tags, tag_offsets),
+                "leaf_table": inputs["leaves"],
+            }
+        )
+        viewer, actor, root_actor, history_members = tf.split(pooled["member_table"], 4, axis=0)
+        history_hashtags, hashtags = tf.split(pooled["hashtag_table"], 2, axis=0)
         floats = {
             part: self._scaling[part](inputs[part], training=training)
             if part in self._scaling
@@ -169,7 +208,7 @@ class RankerModel(keras.Model):  # type: ignore[misc]
                 actor,
                 root_actor,
                 hashtags,
-                self.leaf(inputs["leaves"]),
+                pooled["leaf_table"],
                 floats["dense"],
             ],
             axis=1,
@@ -179,6 +218,13 @@ class RankerModel(keras.Model):  # type: ignore[misc]
             x = layer(x0, x)
         logits = tf.concat([tower(x, training=training) for tower in self.towers], axis=1)
         return tf.gather(logits, self._order, axis=1)
+
+    def _pool(self, ids: Mapping[str, Any]) -> Mapping[str, tf.Tensor]:
+        """For every table the pooled rows of its bags, [bags, dim]."""
+        if self.sharded is not None:
+            pooled: Mapping[str, tf.Tensor] = self.sharded(ids)
+            return pooled
+        return {name: table(ids[name]) for name, table in self.tables.items()}
 
 
 class _Tower(keras.layers.Layer):  # type: ignore[misc]
@@ -296,5 +342,38 @@ def _one_example(sizes: Sizes) -> Examples:
     )
 
 
-def _table_rows(seed: int) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=_TABLE_STDDEV, seed=seed)
+def table_specs(config: RankerConfig, sizes: Sizes, seeds: Iterator[int]) -> tuple[TableSpec, ...]:
+    """The tables of a model, in the order of `TABLES`.
+
+    Args:
+        config: Dims.
+        sizes: Rows.
+        seeds: One for each table, of its first values.
+    """
+    rows = (sizes.num_members, sizes.num_hashtags, sizes.num_leaves)
+    dims = (config.member.dim, config.hashtag.dim, config.forest.leaf_dim)
+    return tuple(
+        TableSpec(
+            name=name,
+            rows=num_rows,
+            dim=dim,
+            pooling="sqrtn" if name == "leaf_table" else "mean",
+            optimizer=RowOptimization(rule="adam"),
+            # Of row and column alone: the same however the table is divided.
+            initializer=Normal(_TABLE_STDDEV, next(seeds)),
+        )
+        for name, num_rows, dim in zip(TABLES, rows, dims, strict=True)
+    )
+
+
+class _FirstRows(keras.initializers.Initializer):  # type: ignore[misc]
+    """The first values of a whole table."""
+
+    def __init__(self, spec: TableSpec) -> None:
+        self._spec = spec
+
+    def __call__(self, shape: Any, dtype: Any = None) -> tf.Tensor:
+        spec = self._spec
+        rows = np.empty((spec.rows, spec.dim), np.float32)
+        fill(rows, spec.initializer, spec.name, dim=spec.dim, row_begin=0, column_begin=0)
+        return tf.convert_to_tensor(rows, dtype)

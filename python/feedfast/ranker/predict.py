@@ -33,13 +33,27 @@ def predict(
 
 
 def predict_examples(
-    model: RankerModel, examples: Examples, *, batch_size: int = 4096
+    model: RankerModel,
+    examples: Examples,
+    *,
+    batch_size: int = 4096,
+    most_rows: int = 0,
 ) -> NDArray[np.float32]:
-    """As `predict`, for encoded impressions and a live model."""
+    """As `predict`, for encoded impressions and a live model.
+
+    Args:
+        model: The model.
+        examples: n of them.
+        batch_size: Rows that TensorFlow sees at once.
+        most_rows: Where processes divide the tables, the most rows that any of them predicts:
+            all must call the model equally often, with no rows in the end.
+    """
     n = len(examples)
     parts = [
-        model.infer(model_inputs(examples.take(np.arange(first, min(first + batch_size, n)))))
-        for first in range(0, n, batch_size)
+        model.infer(
+            model_inputs(examples.take(np.arange(min(first, n), min(first + batch_size, n))))
+        )
+        for first in range(0, max(n, most_rows), batch_size)
     ]
     if not parts:
         return np.zeros((0, model.num_objectives), dtype=np.float32)

@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class TrainedRun:
                 history=tuple(run["history"]),
                 effective_rows=run["effective_rows"],
                 ranker=FeedRanker.open(
-                    folder.path / "ranker",
+                    folder.ranker,
                     config=config,
                     objectives=[Objective(**o) for o in dataset["objectives"]],
                     utility_weights=run["utility_weights"],
@@ -131,12 +131,23 @@ class RunFolder:
         for name, text in expected.items():
             if not (self.path / name).exists():
                 self.write_text(name, text)
-            elif self.read_text(name) != text:
+            elif not self._is_same(name, text, config):
                 what = name.removesuffix(".json")
                 raise ValueError(
                     f"{self.path} holds a run of another {what} ({name} differs); "
                     "use another folder, or remove this one"
                 )
+
+    def _is_same(self, name: str, text: str, config: RankerConfig) -> bool:
+        """Whether a file of the folder says what `text` says; how processes share may differ."""
+        found = self.read_text(name)
+        if name != "config.json" or found == text:
+            return found == text
+        try:
+            before = RankerConfig.from_json(found)
+        except ValueError as error:
+            raise ValueError(f"{self.path / name}: {error}") from None
+        return replace(before, distributed=config.distributed) == config
 
     def make_stage(self, stage: str) -> Path:
         """The folder of a stage, with an existing folder `checkpoints`."""
@@ -144,22 +155,25 @@ class RunFolder:
         files.make_folders(folder / "checkpoints")
         return folder
 
+    @property
+    def ranker(self) -> Path:
+        """The folder of the ranker; whole where it exists."""
+        return self.path / "ranker"
+
     def finish(
         self,
-        ranker: FeedRanker,
         *,
         num_epochs: int,
+        utility_weights: Sequence[float],
         history: Sequence[dict[str, Any]],
         effective_rows: dict[str, float],
     ) -> None:
-        """Writes the ranker and marks the run as complete."""
-        if not (self.path / "ranker").exists():
-            ranker.save(self.path / "ranker")
+        """Marks the run as complete; the ranker is there."""
         document = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,
             "num_epochs": num_epochs,
-            "utility_weights": list(ranker.utility_weights),
+            "utility_weights": list(utility_weights),
             "effective_rows": effective_rows,
             "history": [
                 {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in r.items()}

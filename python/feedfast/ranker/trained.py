@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from feedfast.config import RankerConfig
 from feedfast.objectives import Objective
 from feedfast.ranker.features import FeatureSpace
+from feedfast.ranker.tensor_store import read_tensors, write_tensors
 from feedfast.store import files
+
+TENSORS = "tensors.safetensors"
+"""Name of the file of the weights in the folder of a ranker."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -44,11 +46,28 @@ class FeedRanker:
         Raises:
             OSError: The folder exists and is not empty.
         """
+        self.publish(self.write_unfinished(folder), folder)
+
+    def write_unfinished(
+        self, folder: Path, *, absent: Mapping[str, tuple[int, int]] | None = None
+    ) -> Path:
+        """The first half of `save`: everything under a name that stands for nothing yet.
+
+        Args:
+            folder: As for `save`.
+            absent: Tables that `tensors` lacks, with their shapes; to be filled, before `publish`,
+                by `tensor_store.RowsWriter` in the file `TENSORS` of the folder that is returned.
+        """
         unfinished = files.temporary_sibling(folder)
         unfinished.mkdir()
         self.features.save(unfinished)
-        files.write_synced(unfinished / "tensors.safetensors", [save(dict(self.tensors))])
+        write_tensors(unfinished / TENSORS, self.tensors, absent=absent)
         files.sync_folder(unfinished)
+        return unfinished
+
+    @staticmethod
+    def publish(unfinished: Path, folder: Path) -> None:
+        """The second half of `save`."""
         unfinished.rename(folder)
         files.sync_folder(folder.parent)
 
@@ -61,21 +80,16 @@ class FeedRanker:
         objectives: Sequence[Objective],
         utility_weights: Sequence[float],
     ) -> FeedRanker:
-        """Reads what `save` wrote; the rest is kept by the run it belongs to.
+        """Maps what `save` wrote; the rest is kept by the run it belongs to.
 
         Raises:
             FileNotFoundError: A part is missing.
             ValueError: A part is damaged; the message names it.
         """
-        path = folder / "tensors.safetensors"
-        try:
-            tensors = load(path.read_bytes())
-        except SafetensorError as error:
-            raise ValueError(f"{path}: {error}") from None
         return cls(
             config=config,
             objectives=tuple(objectives),
             utility_weights=tuple(utility_weights),
             features=FeatureSpace.open(folder),
-            tensors=tensors,
+            tensors=read_tensors(folder / TENSORS),
         )

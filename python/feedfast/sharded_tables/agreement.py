@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from feedfast.comm import Engine
+from feedfast.comm.traced import PeerLostError
 
 Result = TypeVar("Result")
 
@@ -29,7 +30,7 @@ def all_or_none(
 
     Raises:
         Exception: That of this rank's work.
-        RuntimeError: The work of other ranks failed; says how.
+        PeerLostError: The work of other ranks failed; says how.
     """
     failure: Exception | None = None
     result: Any = None
@@ -48,5 +49,5 @@ def all_or_none(
     texts = [part.tobytes().decode() for part in gathered]
     failed = [f"rank {rank}: {text[1:]}" for rank, text in enumerate(texts) if text[0] == "0"]
     if failed:
-        raise RuntimeError("; ".join(failed))
+        raise PeerLostError("; ".join(failed))
     return result, [text[1:] for text in texts]

@@ -256,7 +256,7 @@ def _write_own(tables: ShardedTables, folder: Path, file: str) -> list[StoredPar
                 number,
             )
         )
-        for name, array in _arrays(part).items():
+        for name, array in arrays_of(part).items():
             arrays[f"{number}/{name}"] = array[low:high]
     header, order = tensor_file.plan_header(
         {name: (array.dtype, array.shape) for name, array in arrays.items()}, align=_ALIGN
@@ -277,7 +277,8 @@ def _saved_by(tables: ShardedTables, rank: int) -> Iterable[tuple[TablePart, int
             yield part, low, high
 
 
-def _arrays(part: TablePart) -> dict[str, NDArray[np.float32]]:
+def arrays_of(part: TablePart) -> dict[str, NDArray[np.float32]]:
+    """What is saved of a part, by name: `weights`, `state0`, ..."""
     return {"weights": part.weights, **{f"state{i}": state for i, state in enumerate(part.states)}}
 
 
@@ -335,7 +336,7 @@ def _read_part(table: str, part: TablePart, sources: _Sources) -> None:
         )
         num_rows = stored.row_end - stored.row_begin
         num_columns = stored.column_end - stored.column_begin
-        for name, array in _arrays(part).items():
+        for name, array in arrays_of(part).items():
             # Of a row-wise state every range of columns has all.
             is_rowwise = array.ndim == 1
             shape = (num_rows,) if is_rowwise else (num_rows, num_columns)

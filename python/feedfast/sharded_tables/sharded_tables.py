@@ -221,6 +221,11 @@ class ShardedTables:
             part.apply(multiplier, updates=self.updates)
         self.updates += 1
 
+    def scale(self, share: float) -> None:
+        """Multiplies the weights of all rows by `share`; no exchange, but all ranks must do it."""
+        for part in [*self.parts.values(), *self.replicas.values()]:
+            part.scale(share)
+
     def discard_window(self) -> None:
         """Forgets the gradients of the window; not collective."""
         for window in self._window:

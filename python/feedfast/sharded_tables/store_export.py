@@ -31,7 +31,7 @@ _BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """Rows [begin, end) of a table, the number-th block of it."""
 
     table: int
@@ -80,28 +80,19 @@ def export_tables(
     )
     with writer:
         formats = [layouts.get(spec.name, "float32") for spec in tables.specs]
-        refs: list[tuple[_Block, BlobRef]] = []
-        for round_blocks in _rounds(tables, formats):
-            received = engine.all_to_all(_parts_for(tables, round_blocks), name="sharded_export")
 
-            def write(
-                block: _Block | None = round_blocks[engine.rank],
-                received: Sequence[FloatArray] = received,
-            ) -> BlobRef | None:
-                if block is None:
-                    return None
-                rows = _assemble(tables, block, received)
-                # A writer that publishes nothing; that of the export keeps garbage from collection.
-                with ModelWriter(store, model) as one:
-                    layout, dim = formats[block.table], tables.specs[block.table].dim
-                    one.add_table(_BLOCK, encode_table(rows, layout), layout=layout, dim=dim)
-                    (blob,) = one.manifest().sections[_BLOCK].blobs
-                return blob
+        def write(block: Block, rows: FloatArray) -> str:
+            # A writer that publishes nothing; that of the export keeps garbage from collection.
+            with ModelWriter(store, model) as one:
+                layout, dim = formats[block.table], tables.specs[block.table].dim
+                one.add_table(_BLOCK, encode_table(rows, layout), layout=layout, dim=dim)
+                (blob,) = one.manifest().sections[_BLOCK].blobs
+            return json.dumps([blob.sha256, blob.num_bytes, blob.num_rows])
 
-            _, texts = all_or_none(engine, "sharded_export_blobs", write, share=_as_text)
-            for block, text in zip(round_blocks, texts, strict=True):
-                if block is not None:
-                    refs.append((block, BlobRef(*json.loads(text))))
+        refs = [
+            (block, BlobRef(*json.loads(text)))
+            for block, text in visit_blocks(tables, formats, write)
+        ]
 
         def publish() -> str:
             if engine.rank != 0:
@@ -126,6 +117,43 @@ def export_tables(
     return versions[0]
 
 
+def visit_blocks(
+    tables: ShardedTables, formats: Sequence[RowFormat], visit: Callable[[Block, FloatArray], str]
+) -> list[tuple[Block, str]]:
+    """Puts blocks of whole rows together, each on one rank, and visits them there; collective.
+
+    Args:
+        tables: The tables.
+        formats: By table; a block is one of a section in this layout.
+        visit: Called with the blocks of this rank and their rows [block.end - block.begin, dim].
+
+    Returns:
+        All blocks of all ranks with what `visit` returned.
+
+    Raises:
+        Exception: What `visit` raised here.
+        RuntimeError: `visit` failed on another rank.
+    """
+    engine = tables.engine
+    visited: list[tuple[Block, str]] = []
+    for round_blocks in _rounds(tables, formats):
+        received = engine.all_to_all(_parts_for(tables, round_blocks), name="sharded_export")
+
+        def work(
+            block: Block | None = round_blocks[engine.rank],
+            received: Sequence[FloatArray] = received,
+        ) -> str:
+            return "" if block is None else visit(block, _assemble(tables, block, received))
+
+        _, texts = all_or_none(engine, "sharded_export_blobs", work, share=str)
+        visited += [
+            (block, text)
+            for block, text in zip(round_blocks, texts, strict=True)
+            if block is not None
+        ]
+    return visited
+
+
 def _begin(
     tables: ShardedTables,
     store: str | os.PathLike[str],
@@ -142,14 +170,14 @@ def _begin(
 
 def _rounds(
     tables: ShardedTables, formats: Sequence[RowFormat]
-) -> Iterator[tuple[_Block | None, ...]]:
+) -> Iterator[tuple[Block | None, ...]]:
     """The block that each rank writes in each round; the same on all ranks."""
     layout = tables.layout
-    queues: list[deque[_Block]] = [deque() for _ in range(layout.num_ranks)]
+    queues: list[deque[Block]] = [deque() for _ in range(layout.num_ranks)]
     for table, spec in enumerate(tables.specs):
         step = rows_per_block(row_layout(formats[table]).row_bytes(spec.dim))
         for number, begin in enumerate(range(0, spec.rows, step)):
-            block = _Block(table, number, begin, min(begin + step, spec.rows))
+            block = Block(table, number, begin, min(begin + step, spec.rows))
             held = _cells_of_ranks(layout, block)
             # A fair share of the work, among those that have most of the block.
             writer = min(
@@ -160,7 +188,7 @@ def _rounds(
         yield tuple(queue.popleft() if queue else None for queue in queues)
 
 
-def _cells_of_ranks(layout: Layout, block: _Block) -> list[int]:
+def _cells_of_ranks(layout: Layout, block: Block) -> list[int]:
     """How many weights of the block each rank holds, apart from replicas."""
     cells = [0] * layout.num_ranks
     for rank, pieces in enumerate(layout.pieces_of_rank):
@@ -171,7 +199,7 @@ def _cells_of_ranks(layout: Layout, block: _Block) -> list[int]:
     return cells
 
 
-def _pieces_in(layout: Layout, block: _Block, rank: int) -> Iterator[tuple[Piece, int, int]]:
+def _pieces_in(layout: Layout, block: Block, rank: int) -> Iterator[tuple[Piece, int, int]]:
     """The pieces of a rank in a block, with the rows of the table that both have."""
     for piece in layout.pieces_of_rank[rank]:
         low, high = max(piece.row_begin, block.begin), min(piece.row_end, block.end)
@@ -179,7 +207,7 @@ def _pieces_in(layout: Layout, block: _Block, rank: int) -> Iterator[tuple[Piece
             yield piece, low, high
 
 
-def _parts_for(tables: ShardedTables, round_blocks: Sequence[_Block | None]) -> list[FloatArray]:
+def _parts_for(tables: ShardedTables, round_blocks: Sequence[Block | None]) -> list[FloatArray]:
     """What this rank has of the block of each rank; its own stays where it is."""
     me = tables.engine.rank
     parts = []
@@ -193,7 +221,7 @@ def _parts_for(tables: ShardedTables, round_blocks: Sequence[_Block | None]) -> 
     return parts
 
 
-def _assemble(tables: ShardedTables, block: _Block, received: Sequence[FloatArray]) -> FloatArray:
+def _assemble(tables: ShardedTables, block: Block, received: Sequence[FloatArray]) -> FloatArray:
     """The rows of a block, from what others sent and what is here."""
     me = tables.engine.rank
     rows = np.empty((block.end - block.begin, tables.specs[block.table].dim), np.float32)
@@ -217,7 +245,3 @@ def _assemble(tables: ShardedTables, block: _Block, received: Sequence[FloatArra
                 low - first : high - first
             ]
     return rows
-
-
-def _as_text(ref: BlobRef | None) -> str:
-    return "" if ref is None else json.dumps([ref.sha256, ref.num_bytes, ref.num_rows])

@@ -134,6 +134,10 @@ class TablePart:
             )
         self._gradient = self._gradient[:0]
 
+    def scale(self, share: float) -> None:
+        """Multiplies all weights by `share`, rounded to float32."""
+        np.multiply(self.weights, np.float32(share), out=self.weights)
+
     def discard_window(self) -> None:
         """Forgets the window."""
         self._window.discard()

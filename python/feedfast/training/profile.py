@@ -13,8 +13,8 @@ from feedfast.ranker.features import FeatureSpace
 from feedfast.ranker.model import RankerModel
 from feedfast.ranker.rows import history_of, split_rows
 from feedfast.tf.step_profile import StepProfile, profile_steps
-from feedfast.training.loop import LabelledExamples, Trainer
 from feedfast.training.train import loss_weights
+from feedfast.training.trainer import LabelledExamples, Trainer
 
 __all__ = ["profile_training"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -82,6 +83,29 @@ def broadcast_json(engine: Engine, document: Any) -> Any:
     sent = np.resize(np.frombuffer(text, np.uint8), int(length[0]))
     engine.broadcast(sent, name="document")
     return json.loads(sent.tobytes())
+
+
+def require_equal(engine: Engine, documents: Mapping[str, str]) -> None:
+    """Refuses processes that were given different things; one exchange.
+
+    Args:
+        engine: Of the processes.
+        documents: By what they are, in the same order on all ranks.
+
+    Raises:
+        ValueError: Those of a rank differ from those of rank 0; on all ranks, and names it.
+    """
+    if engine.size == 1:
+        return
+    digests = [hashlib.sha256(text.encode()).digest() for text in documents.values()]
+    mine = np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)
+    first, *others = engine.all_gather(mine, name="fingerprints")
+    for rank, theirs in enumerate(others, 1):
+        for what, a, b in zip(documents, first, theirs, strict=True):
+            if not np.array_equal(a, b):
+                raise ValueError(
+                    f"rank {rank} has another {what} than rank 0; all ranks must have the same"
+                )
 
 
 def part_dropout(model: keras.Model, engine: Engine) -> None:

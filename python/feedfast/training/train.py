@@ -15,17 +15,21 @@ from feedfast import metrics, weighting
 from feedfast.comm import Engine, NullEngine
 from feedfast.config import RankerConfig
 from feedfast.data import Dataset, History, ImpressionLog
+from feedfast.data.fingerprint import fingerprint
 from feedfast.objectives import inverse_base_rates
 from feedfast.ranker.features import FeatureSpace
-from feedfast.ranker.model import RankerModel
+from feedfast.ranker.model import DividedTables, RankerModel
 from feedfast.ranker.predict import predict_examples
 from feedfast.ranker.rows import history_of, split_log, split_rows
 from feedfast.ranker.run import RunFolder, TrainedRun
-from feedfast.ranker.trained import FeedRanker
+from feedfast.ranker.trained import TENSORS, FeedRanker
 from feedfast.store import files
 from feedfast.training import replicas
-from feedfast.training.loop import EpochRecord, LabelledExamples, Trainer, train_epochs
+from feedfast.training.loop import train_epochs
 from feedfast.training.progress import Progress, ProgressCallback, silent
+from feedfast.training.saving import EpochRecord, save_rows
+from feedfast.training.table_plan import choose_plan, describe_plan, table_shapes
+from feedfast.training.trainer import LabelledExamples, Trainer, table_optimizer
 
 _logger = logging.getLogger(__name__)
 
@@ -56,17 +60,21 @@ def train(
         progress: Told where training is, a few times a second.
         engine: Between the processes that train together, each of which calls this with the same
             arguments and a folder that all of them see; default: this process alone. Rank 0 writes.
-            The number of processes changes the result by rounding alone, but for dropout masks and
-            batch norms, and may change when a run is continued.
+            Their number and `config.distributed` change the result by rounding alone, but for
+            dropout masks and batch norms, and may change when a run is continued.
 
     Raises:
         ValueError: The folder holds another run or a damaged part; or the dataset has too few rows,
-            an objective without a defined label, no numeric feature, or no propensities for IPS.
+            an objective without a defined label, no numeric feature, or no propensities for IPS;
+            a plan file does not fit; processes have other configurations or datasets.
         PeerLostError: Another process has ended or failed.
     """
     tell = progress or silent
     engine = engine or NullEngine()
     folder = RunFolder(Path(run_dir))
+    replicas.require_equal(
+        engine, {"configuration": config.to_json(), "dataset": fingerprint(dataset)}
+    )
     replicas.on_rank_0(engine, lambda: folder.prepare(config, dataset))
     # Asked of rank 0: on a network file system others may see less.
     if replicas.broadcast_json(engine, folder.is_complete):
@@ -89,19 +97,20 @@ def train(
     final = _Stage("final", dataset, history, rows.train, config, folder, tell, engine)
     final_records = final.train(num_epochs=num_epochs, validation_rows=None)
 
-    labels = dataset.log.labels[rows.train]
+    weights = inverse_base_rates(dataset.log.labels[rows.train], dataset.objectives).tolist()
     ranker = FeedRanker(
         config=config,
         objectives=dataset.objectives,
-        utility_weights=tuple(inverse_base_rates(labels, dataset.objectives).tolist()),
+        utility_weights=tuple(weights),
         features=final.features,
         tensors=final.model.tensors(),
     )
+    _save_ranker(ranker, final.model, folder.ranker, engine)
     replicas.on_rank_0(
         engine,
         lambda: folder.finish(
-            ranker,
             num_epochs=num_epochs,
+            utility_weights=weights,
             history=[{"stage": "select", **r} for r in records]
             + [{"stage": "final", **r} for r in final_records],
             effective_rows={
@@ -136,6 +145,32 @@ def loss_weights(log: ImpressionLog, config: RankerConfig) -> NDArray[np.float32
     return weights
 
 
+def _save_ranker(ranker: FeedRanker, model: RankerModel, folder: Path, engine: Engine) -> None:
+    """Writes the ranker unless it is there; of divided tables each process writes rows. Collective.
+
+    Args:
+        ranker: Without the tables that processes divide.
+        model: Has these.
+        folder: Of the ranker.
+        engine: Of the processes.
+    """
+    sharded = None if model.sharded is None else model.sharded.sharded
+    absent = {} if sharded is None else {spec.name: (spec.rows, spec.dim) for spec in sharded.specs}
+
+    def begin() -> str:
+        if folder.exists():
+            return ""
+        return ranker.write_unfinished(folder, absent=absent).name
+
+    name = replicas.broadcast_json(engine, replicas.on_rank_0(engine, begin))
+    if not name:
+        return
+    unfinished = folder.parent / name
+    if sharded is not None:
+        save_rows(sharded, unfinished / TENSORS)
+    replicas.on_rank_0(engine, lambda: ranker.publish(unfinished, folder))
+
+
 class _Stage:
     """Features, model and checkpoints of one pass of training over one set of rows."""
 
@@ -166,7 +201,13 @@ class _Stage:
             self.features.encode(log, history.take(rows)), log.labels, weights
         )
         base_rates = 1.0 / inverse_base_rates(log.labels, dataset.objectives).astype(np.float64)
-        self.model = RankerModel(config, self.features.sizes, dataset.objectives, base_rates)
+        sizes = self.features.sizes
+        tables = table_shapes(config, sizes, self.data.examples)
+        plan = choose_plan(config, tables, engine)
+        if engine.size > 1:
+            progress(Progress(stage=name, message=describe_plan(plan, tables)))
+        divided = None if plan is None else DividedTables(plan, engine, table_optimizer())
+        self.model = RankerModel(config, sizes, dataset.objectives, base_rates, divided)
 
     def train(
         self, *, num_epochs: int, validation_rows: NDArray[np.int64] | None
@@ -218,8 +259,11 @@ class _Validation:
     def __call__(self) -> float:
         share = replicas.share_of(len(self.data.examples), self.engine)
         mine = self.data.examples.take(np.arange(share.start, share.stop))
+        most = -(-len(self.data.examples) // self.engine.size)
         predicted = np.concatenate(
-            self.engine.all_gather(predict_examples(self.model, mine), name="validation")
+            self.engine.all_gather(
+                predict_examples(self.model, mine, most_rows=most), name="validation"
+            )
         )
         figures = [
             metrics.normalized_entropy(labels, p)
