@@ -4,6 +4,7 @@ import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -55,6 +56,32 @@ def test_one_array_holds_every_gradient_at_its_offset() -> None:
     np.testing.assert_array_equal(arena.unpack(scale=1.0)[0], 2 * batch[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_16_bits_are_summed_in_float32(threads: int, cpu_target: str) -> None:
+    shapes = [(4,), (50_001,), (7, 9), ()]
+    arena = _core.FusionArenaFloat32(shapes, formats=["float32", "float16", "bfloat16", "bfloat16"])
+    dtypes = [np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.bfloat16]
+    rng = np.random.default_rng(20_261_122)
+    for window in (3, 1):
+        arena.start_window()
+        batches = [
+            [np.asarray(rng.normal(0, 3, s), d) for s, d in zip(shapes, dtypes, strict=True)]
+            for _ in range(window)
+        ]
+        for batch in batches:
+            arena.accumulate([as_numpy(gradient) for gradient in batch], threads=threads)
+        means = arena.unpack(scale=0.3, threads=threads)
+        for i, (mean, dtype) in enumerate(zip(means, dtypes, strict=True)):
+            total = np.sum([batch[i].astype(np.float32) for batch in batches], 0, np.float32)
+            want = (np.float32(0.3) * total).astype(dtype)
+            np.testing.assert_array_equal(mean, as_numpy(want), cpu_target, strict=True)
+
+
+def as_numpy(array: np.ndarray) -> np.ndarray:
+    """Of bfloat16, which is no dtype of numpy, the bits."""
+    return array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array
+
+
 def test_the_view_keeps_the_arena_alive() -> None:
     fused = _core.FusionArenaFloat64([(1000,)]).fused
     gc.collect()
@@ -85,8 +112,18 @@ def test_wrong_gradients_are_named() -> None:
         arena.accumulate([np.zeros((2, 3), np.float32)])
     with pytest.raises(ValueError, match=r"gradients\[1\] has shape \(4, 1\); slot 1 has \(4\)"):
         arena.accumulate([np.zeros((2, 3), np.float32), np.zeros((4, 1), np.float32)])
-    with pytest.raises(TypeError):  # no silent conversion
-        arena.accumulate([np.zeros((2, 3)), np.zeros(4)])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"gradients\[0\] is float64; slot 0 has float32"):
+        arena.accumulate([np.zeros((2, 3)), np.zeros(4)])  # no silent conversion
+    with pytest.raises(ValueError, match=r"gradients\[0\] must be C-contiguous"):
+        arena.accumulate([np.zeros((3, 2), np.float32).T, np.zeros(4, np.float32)])
+    narrow = _core.FusionArenaFloat32([(2,), (2,)], formats=["float16", "bfloat16"])
+    halves = np.zeros(2, np.float16)
+    with pytest.raises(TypeError, match="is float16; slot 1 has bfloat16 as uint16"):
+        narrow.accumulate([halves, halves])
+    with pytest.raises(ValueError, match=r"formats\[1\] = 'int8'; must be one of 'float32', 'f"):
+        _core.FusionArenaFloat32([(2,), (2,)], formats=["float16", "int8"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="1 formats for 2 gradients"):
+        _core.FusionArenaFloat32([(2,), (2,)], formats=["float16"])
     unaligned = np.frombuffer(bytes(17), np.float32, offset=1)
     with pytest.raises(ValueError, match=r"gradients\[1\] is not aligned to its dtype"):
         arena.accumulate([np.zeros((2, 3), np.float32), unaligned])

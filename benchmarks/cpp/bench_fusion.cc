@@ -20,15 +20,21 @@ std::vector<std::vector<std::int64_t>> TowerShapes(std::int64_t copies) {
   return shapes;
 }
 
+// An arena, and gradients of one format for it.
 class FusionBenchmark {
  public:
-  explicit FusionBenchmark(std::int64_t copies)
-      : arena_(FusionPlan::Create(TowerShapes(copies), sizeof(float)).value()) {
+  explicit FusionBenchmark(std::int64_t copies, ItemFormat format)
+      : arena_(Plan(TowerShapes(copies), format)),
+        item_bytes_(format == ItemFormat::kFused ? sizeof(float) : sizeof(std::uint16_t)) {
     std::mt19937 rng(20'240'601);
     std::normal_distribution<float> normal;
     for (const FusionSlot& slot : arena_.plan().slots()) {
+      // The upper halves of floats; as binary16 they are other numbers, none subnormal.
       gradients_.emplace_back(static_cast<std::size_t>(slot.size));
       for (float& element : gradients_.back()) element = normal(rng);
+      auto* const items = reinterpret_cast<std::uint16_t*>(gradients_.back().data());
+      for (std::int64_t j = 0; format != ItemFormat::kFused && j < slot.size; ++j)
+        items[j] = static_cast<std::uint16_t>(0x3c00 + rng() % 1024);
       pointers_.push_back(gradients_.back().data());
       outputs_.push_back(gradients_.back().data());
     }
@@ -40,48 +46,74 @@ class FusionBenchmark {
   void Unpack() {
     arena_.Unpack(1.0F, {outputs_.data(), static_cast<std::int64_t>(outputs_.size())}, 1);
   }
-  std::int64_t bytes() { return arena_.fused().size() * std::int64_t{sizeof(float)}; }
+  // Of the gradients, and of the fused array.
+  std::int64_t gradient_bytes() {
+    return arena_.fused().size() * static_cast<std::int64_t>(item_bytes_);
+  }
+  std::int64_t fused_bytes() { return arena_.fused().size() * std::int64_t{sizeof(float)}; }
   FusionArena<float>& arena() { return arena_; }
 
  private:
+  static FusionPlan Plan(const std::vector<std::vector<std::int64_t>>& shapes, ItemFormat format) {
+    const std::vector<ItemFormat> formats(shapes.size(), format);
+    return FusionPlan::Create(shapes, sizeof(float), formats).value();
+  }
+
   FusionArena<float> arena_;
+  std::size_t item_bytes_;
   std::vector<std::vector<float>> gradients_;
-  std::vector<const float*> pointers_;
-  std::vector<float*> outputs_;
+  std::vector<const void*> pointers_;
+  std::vector<void*> outputs_;
 };
 
-void BM_FusionStore(benchmark::State& state) {
-  FusionBenchmark fusion(state.range(0));
+void BM_FusionStore(benchmark::State& state, ItemFormat format) {
+  FusionBenchmark fusion(state.range(0), format);
   for (auto _ : state) {
     fusion.arena().StartWindow();
     fusion.Accumulate();
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * 2 * fusion.bytes());
+  state.SetBytesProcessed(state.iterations() * (fusion.gradient_bytes() + fusion.fused_bytes()));
 }
-BENCHMARK(BM_FusionStore)->Arg(1)->Arg(16)->Unit(benchmark::kMicrosecond);
 
-void BM_FusionAdd(benchmark::State& state) {
-  FusionBenchmark fusion(state.range(0));
+void BM_FusionAdd(benchmark::State& state, ItemFormat format) {
+  FusionBenchmark fusion(state.range(0), format);
   fusion.Accumulate();
   for (auto _ : state) {
     fusion.Accumulate();
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * 3 * fusion.bytes());
+  state.SetBytesProcessed(state.iterations() *
+                          (fusion.gradient_bytes() + 2 * fusion.fused_bytes()));
 }
-BENCHMARK(BM_FusionAdd)->Arg(1)->Arg(16)->Unit(benchmark::kMicrosecond);
 
-void BM_FusionUnpack(benchmark::State& state) {
-  FusionBenchmark fusion(state.range(0));
+void BM_FusionUnpack(benchmark::State& state, ItemFormat format) {
+  FusionBenchmark fusion(state.range(0), format);
   fusion.Accumulate();
   for (auto _ : state) {
     fusion.Unpack();
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * 2 * fusion.bytes());
+  state.SetBytesProcessed(state.iterations() * (fusion.gradient_bytes() + fusion.fused_bytes()));
 }
-BENCHMARK(BM_FusionUnpack)->Arg(1)->Arg(16)->Unit(benchmark::kMicrosecond);
+
+#define FEEDFAST_BENCHMARK_FORMATS(benchmark_of)                   \
+  BENCHMARK_CAPTURE(benchmark_of, float32, ItemFormat::kFused)     \
+      ->Arg(1)                                                     \
+      ->Arg(16)                                                    \
+      ->Unit(benchmark::kMicrosecond);                             \
+  BENCHMARK_CAPTURE(benchmark_of, float16, ItemFormat::kFloat16)   \
+      ->Arg(1)                                                     \
+      ->Arg(16)                                                    \
+      ->Unit(benchmark::kMicrosecond);                             \
+  BENCHMARK_CAPTURE(benchmark_of, bfloat16, ItemFormat::kBfloat16) \
+      ->Arg(1)                                                     \
+      ->Arg(16)                                                    \
+      ->Unit(benchmark::kMicrosecond)
+FEEDFAST_BENCHMARK_FORMATS(BM_FusionStore);
+FEEDFAST_BENCHMARK_FORMATS(BM_FusionAdd);
+FEEDFAST_BENCHMARK_FORMATS(BM_FusionUnpack);
+#undef FEEDFAST_BENCHMARK_FORMATS
 
 }  // namespace
 }  // namespace feedfast::allreduce

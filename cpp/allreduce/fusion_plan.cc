@@ -26,8 +26,14 @@ std::int64_t NumElements(Span<const std::int64_t> shape, std::int64_t limit) {
 }  // namespace
 
 StatusOr<FusionPlan> FusionPlan::Create(Span<const std::vector<std::int64_t>> shapes,
-                                        std::int64_t item_bytes) {
+                                        std::int64_t item_bytes, Span<const ItemFormat> formats) {
   assert(item_bytes > 0 && kCacheLineBytes % item_bytes == 0);
+  if (!formats.empty() && formats.size() != shapes.size())
+    return InvalidArgument(formats.size(), " formats for ", shapes.size(), " gradients");
+  for (std::int64_t i = 0; i < formats.size(); ++i)
+    if (formats[i] != ItemFormat::kFused && item_bytes != sizeof(float))
+      return InvalidArgument("formats[", i, "] has 16 bits; sums of it are float32, not ",
+                             item_bytes, " bytes");
   const std::int64_t line = kCacheLineBytes / item_bytes;
   const std::int64_t limit = kMaxBytes / item_bytes - line;
   FusionPlan plan;
@@ -42,7 +48,8 @@ StatusOr<FusionPlan> FusionPlan::Create(Span<const std::vector<std::int64_t>> sh
     if (size < 0)
       return InvalidArgument("shapes[", i, "] makes the fused array larger than ", kMaxBytes,
                              " bytes");
-    plan.slots_.push_back({plan.num_elements_, size});
+    plan.slots_.push_back(
+        {plan.num_elements_, size, formats.empty() ? ItemFormat::kFused : formats[i]});
     plan.num_elements_ += (size + line - 1) / line * line;
   }
   return plan;

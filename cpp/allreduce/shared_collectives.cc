@@ -5,9 +5,8 @@
 #include <cstring>
 #include <numeric>
 #include <string>
-#include <type_traits>
 
-#include "cpp/allreduce/fusion_kernel.h"
+#include "cpp/allreduce/add_kernel.h"
 
 namespace feedfast::allreduce {
 namespace {
@@ -69,19 +68,6 @@ Status Agree(SharedGroup& group) {
                              ", rank ", rank, " calls ", CallText(other));
   }
   return OkStatus();
-}
-
-template <typename T>
-auto AddKernel() {
-  if constexpr (std::is_same_v<T, float>) {
-    static constexpr KernelTable<decltype(&scalar::AddFloat)> kTable =
-        FEEDFAST_KERNEL_TABLE(AddFloat);
-    return kTable.Get();
-  } else {
-    static constexpr KernelTable<decltype(&scalar::AddDouble)> kTable =
-        FEEDFAST_KERNEL_TABLE(AddDouble);
-    return kTable.Get();
-  }
 }
 
 template <typename T>

@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpp/common/half.h"
 #include "cpp/common/host_device.h"
 #include "cpp/embedding_kernels/divisor.h"
-#include "cpp/embedding_kernels/half.h"
 #include "cpp/embedding_kernels/indexes.h"
 #include "cpp/embedding_kernels/table.h"
 

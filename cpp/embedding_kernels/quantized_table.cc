@@ -5,8 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "cpp/common/half.h"
 #include "cpp/common/parallel_for.h"
-#include "cpp/embedding_kernels/half.h"
 #include "cpp/embedding_kernels/quantized_table_kernel.h"
 
 namespace feedfast::embedding_kernels {

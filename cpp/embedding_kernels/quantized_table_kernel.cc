@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpp/embedding_kernels/half.h"
+#include "cpp/common/half.h"
 #include "cpp/embedding_kernels/table.h"
 
 namespace feedfast::embedding_kernels::FEEDFAST_TARGET {

@@ -88,7 +88,7 @@ class FuseOp : public OpKernel {
     OpInputList tensors;
     OP_REQUIRES_OK(context, context->input_list("tensors", &tensors));
     Shapes shapes;
-    std::vector<const T*> pointers;
+    std::vector<const void*> pointers;
     for (const Tensor& tensor : tensors) {
       const auto sizes = tensor.shape().dim_sizes();
       shapes.emplace_back(sizes.begin(), sizes.end());
@@ -100,8 +100,8 @@ class FuseOp : public OpKernel {
     OP_REQUIRES_OK(context,
                    context->allocate_output(0, TensorShape({plan->num_elements()}), &fused));
     T* const out = fused->flat<T>().data();
-    const Span<const T* const> gradients(pointers.data(),
-                                         static_cast<std::int64_t>(pointers.size()));
+    const Span<const void* const> gradients(pointers.data(),
+                                            static_cast<std::int64_t>(pointers.size()));
     ShardElements(context, plan.value(), [&](std::int64_t begin, std::int64_t end) {
       allreduce::StoreGradients(plan.value(), gradients, begin, end, out);
     });
@@ -137,15 +137,16 @@ class UnfuseOp : public OpKernel {
     // is a view that does not.
     const bool views = fused.IsAligned();
     const T* const in = fused.flat<T>().data();
-    std::vector<T*> pointers;
+    std::vector<void*> pointers;
     for (int i = 0; i < tensors.size(); ++i) {
       TensorShape shape;
       OP_REQUIRES_OK(context,
                      TensorShape::BuildTensorShape(shapes[static_cast<std::size_t>(i)], &shape));
       if (views) {
-        const auto [offset, size] = plan->slots()[i];
+        const allreduce::FusionSlot& slot = plan->slots()[i];
         Tensor tensor;
-        OP_REQUIRES(context, tensor.CopyFrom(fused.Slice(offset, offset + size), shape),
+        OP_REQUIRES(context,
+                    tensor.CopyFrom(fused.Slice(slot.offset, slot.offset + slot.size), shape),
                     Internal("slot ", i, " has not the size of its shape"));
         tensors.set(i, tensor);
       } else {
@@ -155,7 +156,7 @@ class UnfuseOp : public OpKernel {
       }
     }
     if (views) return;
-    const Span<T* const> gradients(pointers.data(), static_cast<std::int64_t>(pointers.size()));
+    const Span<void* const> gradients(pointers.data(), static_cast<std::int64_t>(pointers.size()));
     ShardElements(context, plan.value(), [&](std::int64_t begin, std::int64_t end) {
       allreduce::UnpackGradients(plan.value(), in, T{1}, begin, end, gradients);
     });

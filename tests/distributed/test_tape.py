@@ -116,6 +116,32 @@ def test_layers_of_keras_and_half_precision_variables() -> None:
     )
 
 
+@pytest.mark.parametrize("way", [minimize, in_function, training_step])
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "bfloat16"])
+def test_gradients_come_back_in_the_dtype_of_the_policy(way: Any, policy: str) -> None:
+    """Sums of four micro-batches whose values 16 bits could not add."""
+    layer = keras.layers.Dense(2, use_bias=False, dtype=policy, kernel_initializer="ones")
+    layer.build((None, 3))
+    steps = [1.0, 2.0**-9, 2.0**-9, 2.0**-9]
+
+    class Linear:
+        variables = layer.trainable_variables
+
+        def loss(self, x: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(layer(x))
+
+    dtype = tf.float32 if policy == "mixed_float16" else tf.as_dtype(policy)
+    received = tf.Variable(tf.zeros([3, 2], dtype))  # takes no other dtype
+    tape = AccumulatingGradientTape(4, engine=NullEngine())
+    step = way(tape, Linear(), lambda gradients: received.assign(gradients[0]))
+    for value in steps * 2:
+        step(tf.fill([1, 3], value))
+    # Added one by one in bfloat16, the small ones would be lost: 1 + 2**-9 is 1 there.
+    mean = np.asarray(sum(steps) / 4).astype(dtype.as_numpy_dtype)
+    assert float(mean) > 0.25
+    np.testing.assert_array_equal(received.numpy(), np.full((3, 2), mean))
+
+
 def test_tables_of_keras_that_stand_behind_a_layer() -> None:
     model = keras.Sequential([keras.layers.Embedding(9, 4), keras.layers.Dense(1)])
     model.build((None, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -124,6 +125,70 @@ def test_a_window_is_one_dense_and_at_most_one_sparse_exchange() -> None:
         on_ranks(2, count)
         == [{"feedfast_layout": 1, "feedfast_window_dense": 4, "feedfast_window_rows": 4}] * 2
     )
+
+
+NARROW_SLOTS = [
+    GradientSlot(name="wide", shape=(5,), sparse=False, local=False),
+    GradientSlot(name="half", shape=(40, 3), sparse=False, local=False, dtype="float16"),
+    GradientSlot(name="brain", shape=(33,), sparse=False, local=False, dtype="bfloat16"),
+    GradientSlot(name="own", shape=(9,), sparse=False, local=True, dtype="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e6, 0.5])
+def test_gradients_of_16_bits_are_summed_in_float32_and_rounded_once(
+    clip_norm: float | None,
+) -> None:
+    size, k = 3, 4
+
+    def gradients_of(step: int, rank: int) -> list[Any]:
+        rng = np.random.default_rng([step, rank])
+        return [np.asarray(rng.normal(0, 9, s.shape), DTYPES[s.dtype]) for s in NARROW_SLOTS]
+
+    def run(engine: Engine) -> list[Any]:
+        window = GradientWindow(NARROW_SLOTS, engine=engine, k=k, clip_norm=clip_norm)
+        for step in range(k):
+            mine = gradients_of(step, engine.rank)
+            window.add([g.view(np.uint16) if is_brain(g) else g for g in mine], weight=1.0)
+        got = window.exchange()
+        assert engine.exchanges_by_name["feedfast_window_dense"].exchanges == 1
+        return got
+
+    drawn = [[gradients_of(step, rank) for step in range(k)] for rank in range(size)]
+    everybody: list[Any] = [
+        sum(drawn[rank][step][i].astype(np.float64) for rank in range(size) for step in range(k))
+        for i in range(3)
+    ]
+    own = [
+        sum(drawn[rank][step][3].astype(np.float64) for step in range(k)) for rank in range(size)
+    ]
+    norm = np.sqrt(sum(np.sum(s**2) for s in (*everybody, *own))) / (k * size)
+    multiplier = 1.0 if clip_norm is None else min(1.0, clip_norm / norm)
+    assert (multiplier < 1.0) == (clip_norm == 0.5)
+    results = on_ranks(size, run)
+    for rank, got in enumerate(results):
+        for slot, gradient, total in zip(NARROW_SLOTS, got, [*everybody, own[rank]], strict=True):
+            dtype = DTYPES[slot.dtype]
+            found = gradient.view(dtype)
+            # One rounding to 16 bits, behind a few of float32.
+            epsilon = float(ml_dtypes.finfo(dtype).eps)
+            want = total * multiplier / (k * size)
+            np.testing.assert_allclose(
+                found.astype(np.float64), want, rtol=0.51 * epsilon + 1e-6, atol=1e-6
+            )
+            if not slot.local:
+                np.testing.assert_array_equal(gradient, results[0][NARROW_SLOTS.index(slot)])
+
+
+DTYPES: dict[str, Any] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+
+
+def is_brain(array: NDArray[Any]) -> bool:
+    return array.dtype == ml_dtypes.bfloat16
 
 
 def test_weights_make_a_weighted_mean_and_weight_zero_touches_no_row() -> None:

@@ -51,5 +51,21 @@ TEST(FusionPlanTest, ImpossibleShapesAreNamed) {
   EXPECT_EQ(Plan({{kLargest, kLargest, 0}}, 4).num_elements(), 0);
 }
 
+TEST(FusionPlanTest, FormatsDoNotChangeTheLayout) {
+  const Shapes shapes = {{17}, {3}};
+  const std::vector<ItemFormat> formats = {ItemFormat::kFloat16, ItemFormat::kFused};
+  const FusionPlan plan = FusionPlan::Create(shapes, 4, formats).value();
+  EXPECT_EQ(plan.slots()[1].offset, 32);
+  EXPECT_EQ(plan.slots()[0].format, ItemFormat::kFloat16);
+  EXPECT_EQ(plan.slots()[1].format, ItemFormat::kFused);
+  const auto error = [](const Shapes& of, std::int64_t item_bytes,
+                        const std::vector<ItemFormat>& given) {
+    return FusionPlan::Create(of, item_bytes, given).status().message();
+  };
+  EXPECT_EQ(error({{1}}, 4, formats), "2 formats for 1 gradients");
+  EXPECT_EQ(error(shapes, 8, formats),
+            "formats[0] has 16 bits; sums of it are float32, not 8 bytes");
+}
+
 }  // namespace
 }  // namespace feedfast::allreduce

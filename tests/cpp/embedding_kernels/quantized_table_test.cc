@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-#include "cpp/embedding_kernels/half.h"
+#include "cpp/common/half.h"
 #include "cpp/embedding_kernels/pooled_lookup.h"
 #include "tests/cpp/embedding_kernels/random_batch.h"
 #include "tests/cpp/testing.h"

@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "cpp/common/half.h"
 #include "cpp/embedding_kernels/bags.h"
-#include "cpp/embedding_kernels/half.h"
 #include "cpp/embedding_kernels/quantized_table.h"
 #include "cpp/embedding_kernels/table.h"
 

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpp/embedding_kernels/half.h"
+#include "cpp/common/half.h"
 #include "cpp/embedding_kernels/row_optimizer_reference.h"
 #include "tests/cpp/embedding_kernels/random_batch.h"
 #include "tests/cpp/testing.h"

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpp/embedding_kernels/half.h"
+#include "cpp/common/half.h"
 #include "cpp/embedding_kernels/quantized_table.h"
 #include "cpp/scorer/reference.h"
 #include "cpp/scorer/scorer.h"

@@ -22,7 +22,8 @@ from feedfast.tf.distributed.window import (
 
 __all__ = ["AccumulatingGradientTape", "TrainingStep"]
 
-_HALF = (tf.float16, tf.bfloat16)
+# What gradients may be, and how they come to the window: numpy has no bfloat16.
+_ON_THE_WAY = {tf.float32: tf.float32, tf.float16: tf.float16, tf.bfloat16: tf.uint16}
 
 
 class AccumulatingGradientTape:
@@ -31,7 +32,8 @@ class AccumulatingGradientTape:
     With n processes, B examples in a micro-batch and a loss that is a mean over them, what comes
     out is the gradient of the mean loss over all k n B examples. Dense gradients cross the wire
     once per window, in one array; so do the touched rows of all tables, each once, however many
-    micro-batches touched it. Tables of which a window touches most rows go with the dense
+    micro-batches touched it. Gradients of 16 bits come and go in their dtype and are summed in
+    float32, among the others. Tables of which a window touches most rows go with the dense
     gradients (`table_choices`); the result is the same.
 
         tape = fft.distributed.AccumulatingGradientTape(k=5)
@@ -226,7 +228,7 @@ class AccumulatingGradientTape:
             participant.discard_window()
 
     def _differentiate(self, target: Any, sources: Sequence[Any], weight: Any) -> list[Any]:
-        """The gradients of `weight * target`, float32, by which the window is made or checked."""
+        """The gradients of `weight * target` for the window, which is made or checked by them."""
         recording, self._recording = self._recording, None
         if recording is None:
             raise RuntimeError("nothing was recorded: compute the loss inside `with tape:`")
@@ -243,10 +245,9 @@ class AccumulatingGradientTape:
                 f"the loss does not depend on {', '.join(missing)}: leave them out, or compute "
                 "the loss inside `with tape:`"
             )
+        for_window = [_for_window(g, name) for g, name in zip(gradients, names, strict=True)]
         self._prepare(resources, names, gradients)
-        return [
-            _in_float32(gradient, name) for gradient, name in zip(gradients, names, strict=True)
-        ]
+        return for_window
 
     def _announce(self, weight: Any) -> Any:
         """The weight itself, when the participants know it: gradients that need it come later."""
@@ -269,6 +270,7 @@ class AccumulatingGradientTape:
                 shape=tuple(resource.shape),
                 sparse=isinstance(gradient, tf.IndexedSlices),
                 local=id(resource) in local,
+                dtype="float32" if isinstance(gradient, tf.IndexedSlices) else gradient.dtype.name,
             )
             for resource, name, gradient in zip(resources, names, gradients, strict=True)
         ]
@@ -335,7 +337,7 @@ class AccumulatingGradientTape:
                 specs.append(tf.TensorSpec([None], tf.int64))
                 specs.append(tf.TensorSpec([None, slot.dim], tf.float32))
             else:
-                specs.append(tf.TensorSpec(slot.shape, tf.float32))
+                specs.append(tf.TensorSpec(slot.shape, _ON_THE_WAY[tf.as_dtype(slot.dtype)]))
         return specs
 
     def _assemble(self, flat: Sequence[tf.Tensor]) -> list[Any]:
@@ -351,7 +353,10 @@ class AccumulatingGradientTape:
                 shape = tf.raw_ops.VariableShape(input=handle_of(variable), out_type=tf.int64)
                 gradients.append(tf.IndexedSlices(values, rows, shape))
             else:
-                gradients.append(tf.cast(next(tensors), variable.dtype))
+                gradient = next(tensors)
+                if slot.dtype == "bfloat16":
+                    gradient = tf.bitcast(gradient, tf.bfloat16)
+                gradients.append(tf.cast(gradient, variable.dtype))
         return gradients
 
 
@@ -405,22 +410,24 @@ class TrainingStep:
 
 def _kind(slot: GradientSlot) -> str:
     form = "rows" if slot.sparse else "dense"
-    return f"{form} {list(slot.shape)}, {'local' if slot.local else 'shared'}"
+    return f"{form} {list(slot.shape)}, {'local' if slot.local else 'shared'}, {slot.dtype}"
 
 
-def _in_float32(gradient: Any, name: str) -> Any:
+def _for_window(gradient: Any, name: str) -> Any:
+    """What the window takes: dense gradients as they are, rows in float32."""
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-    if values.dtype != tf.float32 and values.dtype not in _HALF:
+    if values.dtype not in _ON_THE_WAY:
         raise TypeError(
             f"the gradient of {name} is {values.dtype.name}; float32, float16 and bfloat16 can be "
             "exchanged"
         )
-    values = tf.cast(values, tf.float32)
     if not isinstance(gradient, tf.IndexedSlices):
-        return values
+        return tf.bitcast(values, tf.uint16) if values.dtype == tf.bfloat16 else values
     dim = int(np.prod(values.shape[1:], dtype=np.int64))
     return tf.IndexedSlices(
-        tf.reshape(values, [-1, dim]), tf.cast(gradient.indices, tf.int64), gradient.dense_shape
+        tf.reshape(tf.cast(values, tf.float32), [-1, dim]),
+        tf.cast(gradient.indices, tf.int64),
+        gradient.dense_shape,
     )
 
 

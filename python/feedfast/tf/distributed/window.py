@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +83,15 @@ class GradientSlot:
         shape: Of the variable; the first size of one that may grow is None.
         sparse: Its gradients are rows, not whole arrays.
         local: Its gradients stay in this process.
+        dtype: Of whole gradients, "bfloat16" as uint16; those of rows are float32. Sums are float32
+            whatever it is, so one array and one exchange carries them all.
     """
 
     name: str
     shape: tuple[int | None, ...]
     sparse: bool
     local: bool
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     @property
     def dim(self) -> int:
@@ -96,7 +99,7 @@ class GradientSlot:
         return math.prod(size or 0 for size in self.shape[1:])
 
 
-Gradient = NDArray[np.float32] | RowGradients
+Gradient = NDArray[Any] | RowGradients
 
 
 class GradientWindow:
@@ -133,10 +136,15 @@ class GradientWindow:
         self._local = [i for i, slot in enumerate(slots) if not slot.sparse and slot.local]
         # The last slot: the sum of weights, then the rows of each table in this process.
         self._tail = np.zeros(1 + len(self._tables), np.float32)
-        self._arena = _core.FusionArenaFloat32([*self._shapes(self._dense), self._tail.shape])
+        self._arena = _core.FusionArenaFloat32(
+            [*self._shapes(self._dense), self._tail.shape],
+            formats=[*(slots[i].dtype for i in self._dense), "float32"],
+        )
         begin = self._arena.offsets[-1]
         self._exact = slice(begin, begin + self._tail.size)
-        self._local_arena = _core.FusionArenaFloat32(self._shapes(self._local))
+        self._local_arena = _core.FusionArenaFloat32(
+            self._shapes(self._local), formats=[slots[i].dtype for i in self._local]
+        )
         self._rows = {i: RowAccumulator(slot.dim) for i, slot in enumerate(slots) if slot.sparse}
         self._as_rows: dict[int, bool] = {}
         self._choices: tuple[TableChoice, ...] = ()
@@ -176,7 +184,8 @@ class GradientWindow:
         """Adds one micro-batch.
 
         Args:
-            gradients: Per slot the gradient times `weight`; of variable's shape, or rows.
+            gradients: Per slot the gradient times `weight`; of variable's shape and of slot's
+                dtype, or rows.
             weight: Of the micro-batch in the mean; nothing is added at 0.
 
         Raises:
@@ -201,7 +210,8 @@ class GradientWindow:
         The sharded participants have made their update when it returns.
 
         Returns:
-            Per slot the gradient, of variable's shape, or distinct rows with theirs [n, dim].
+            Per slot the gradient, of variable's shape and of slot's dtype, or distinct rows with
+            theirs [n, dim].
 
         Raises:
             RuntimeError: The window is not full, or a process is gone.
@@ -234,11 +244,16 @@ class GradientWindow:
         summed = exchange_rows(self._engine, [taken[i] for i in as_rows], scale, wire=self._wire)
         for i, of_table in zip(as_rows, summed, strict=True):
             gradients[i] = of_table
-        self._exchange_nothing(taken, gradients, scale)
-        done: list[Gradient] = gradients  # type: ignore[assignment]
-        self._choose(done)
-        self._finish(done, scale)
-        return done
+        for i, slot in enumerate(self.slots):
+            if slot.local and slot.sparse:
+                rows, values = taken[i]
+                gradients[i] = rows, values * np.float32(scale)
+        self._choose(gradients)
+        scale *= self._finish(gradients, scale)
+        for indices, arena in ((self._dense, self._arena), (self._local, self._local_arena)):
+            for i, gradient in zip(indices, arena.unpack(scale=scale), strict=False):
+                gradients[i] = gradient
+        return gradients  # type: ignore[return-value]
 
     def reset_choices(self) -> None:
         """Forgets what is known of the tables; see `AccumulatingGradientTape.reset_choices`."""
@@ -250,8 +265,9 @@ class GradientWindow:
     ) -> float:
         """Sums the dense gradients and the tables that travel whole; the scale of the mean."""
         fused = self._arena.fused
-        if self._arena.num_accumulated == 0:
-            fused[:] = 0.0
+        for arena in (self._arena, self._local_arena):
+            if arena.num_accumulated == 0:
+                arena.fused[:] = 0.0
         fused[self._exact] = [self._weight, *(len(taken[i][0]) for i in self._tables)]
         whole = [i for i in self._tables if not self._as_rows[i]]
         wire = fused
@@ -264,9 +280,6 @@ class GradientWindow:
         weight = float(fused[self._exact.start])
         scale = 1.0 / weight if weight > 0.0 else 0.0
         self._rows_per_process = fused[self._exact][1:] / self._engine.size
-        unpacked = self._arena.unpack(scale=scale)
-        for i, gradient in zip(self._dense, unpacked[:-1], strict=True):
-            gradients[i] = gradient
         begin = fused.size
         for i in whole:
             num_rows, dim = int(self.slots[i].shape[0] or 0), self.slots[i].dim
@@ -285,21 +298,7 @@ class GradientWindow:
             self._engine.all_reduce(figures, name="feedfast_window_figures")
             wire[self._exact] = figures
 
-    def _exchange_nothing(
-        self, taken: dict[int, RowGradients], gradients: list[Gradient | None], scale: float
-    ) -> None:
-        if self._local:
-            if self._local_arena.num_accumulated == 0:
-                self._local_arena.fused[:] = 0.0
-            local = self._local_arena.unpack(scale=scale)
-            for i, gradient in zip(self._local, local, strict=True):
-                gradients[i] = gradient
-        for i, slot in enumerate(self.slots):
-            if slot.local and slot.sparse:
-                rows, values = taken[i]
-                gradients[i] = rows, values * np.float32(scale)
-
-    def _choose(self, gradients: Sequence[Gradient]) -> None:
+    def _choose(self, gradients: Sequence[Gradient | None]) -> None:
         """Reports how the tables travelled, and decides how they will, from shared figures."""
         size, choices = self._engine.size, []
         for i, rows_per_process in zip(self._tables, self._rows_per_process.tolist(), strict=True):
@@ -311,7 +310,7 @@ class GradientWindow:
                     dim=slot.dim,
                     form="rows" if self._as_rows[i] else "table",
                     rows_per_process=rows_per_process,
-                    union_rows=len(gradients[i][0]),
+                    union_rows=len(gradients[i][0]),  # type: ignore[index]
                     threshold=threshold_share(slot.dim, size, self._wire),
                 )
             )
@@ -320,24 +319,35 @@ class GradientWindow:
             )
         self._choices = tuple(choices)
 
-    def _finish(self, gradients: Sequence[Gradient], scale: float) -> None:
-        """Lets the participants exchange and update, and clips."""
+    def _finish(self, gradients: Sequence[Gradient | None], scale: float) -> float:
+        """Lets the participants exchange and update, and clips rows; the multiplier of the rest.
+
+        Args:
+            gradients: Those of rows, scaled; None where the sums are in the arenas.
+            scale: Of the mean.
+        """
         squares = [participant.exchange_window(scale) for participant in self._participants]
         multiplier = 1.0
         if self._clip_norm is not None:
-            shared = [_values(g) for g, s in zip(gradients, self.slots, strict=True) if not s.local]
-            local = [_values(g) for g, s in zip(gradients, self.slots, strict=True) if s.local]
+            rows = list(zip(self.slots, gradients, strict=True))
+            shared = [g[1] for slot, g in rows if g is not None and not slot.local]
+            local = [g[1] for slot, g in rows if g is not None and slot.local]
+            sums = self._arena.fused[: self._exact.start]
+            own_sums = self._local_arena.fused
             multiplier = clip_multiplier(
                 self._engine,
                 self._clip_norm,
-                replicated=sum_of_squares(shared),
-                owned=sum_of_squares(local) + sum(squares) if self._some_owned else None,
+                replicated=sum_of_squares(shared) + scale**2 * sum_of_squares([sums]),
+                owned=sum_of_squares(local) + scale**2 * sum_of_squares([own_sums]) + sum(squares)
+                if self._some_owned
+                else None,
             )
             if multiplier < 1.0:
                 for values in (*shared, *local):
                     values *= np.float32(multiplier)
         for participant in self._participants:
             participant.apply_window(multiplier)
+        return multiplier
 
     def _check_layout(self) -> None:
         """One small exchange before the first window's: all processes train the same model."""
@@ -366,7 +376,3 @@ def _as_table(taken: RowGradients, slot: GradientSlot) -> NDArray[np.float32]:
     table[rows, : slot.dim] = values
     table[rows, slot.dim] = 1.0
     return table.reshape(-1)
-
-
-def _values(gradient: Gradient) -> NDArray[np.float32]:
-    return gradient[1] if isinstance(gradient, tuple) else gradient

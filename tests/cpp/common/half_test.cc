@@ -1,4 +1,4 @@
-#include "cpp/embedding_kernels/half.h"
+#include "cpp/common/half.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@
 
 #include "cpp/common/cpu_target.h"
 
-namespace feedfast::embedding_kernels {
+namespace feedfast {
 namespace {
 
 // From the definition of IEEE binary16.
@@ -69,6 +69,36 @@ TEST(HalfTest, FlushModesChangeNoBit) {
 
 __attribute__((target("f16c"))) float F16cToFloat(std::uint16_t half) { return _cvtsh_ss(half); }
 
+__attribute__((target("f16c"))) std::uint16_t F16cToHalf(float value) {
+  return static_cast<std::uint16_t>(_cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT));
+}
+
+TEST(HalfTest, RoundsAsTheInstructionDoes) {
+  if (SupportedCpuTargets().back() < CpuTarget::kAvx2) GTEST_SKIP() << "no F16C";
+  constexpr unsigned kFlushToZeroAndDenormalsAreZero = 0x8040;
+  const unsigned before = _mm_getcsr();
+  std::mt19937 rng(20'261'122);
+  int wrong = 0;
+  for (int trial = 0; trial < 2'000'000; ++trial) {
+    // All floats; then those in the range of a half, many of them halfway between two.
+    auto bits = static_cast<std::uint32_t>(rng());
+    if (trial % 2 != 0)
+      bits = (bits & 0x80003fffu) | ((0x66u + (bits >> 14) % 0x2bu) << 23) |
+             (static_cast<std::uint32_t>(rng()) & 0x7fe000u);
+    if (trial % 4 == 1) bits = (bits & ~0x1fffu) | 0x1000u;
+    volatile float value;
+    float given;
+    std::memcpy(&given, &bits, sizeof given);
+    value = given;
+    const std::uint16_t want = F16cToHalf(value);
+    if (trial % 8 > 3) _mm_setcsr(before | kFlushToZeroAndDenormalsAreZero);
+    const std::uint16_t got = FloatToHalf(value);
+    _mm_setcsr(before);
+    if (got != want) ++wrong;
+  }
+  EXPECT_EQ(wrong, 0);
+}
+
 TEST(HalfTest, AgreesWithTheInstructionInEveryBit) {
   if (SupportedCpuTargets().back() < CpuTarget::kAvx2) GTEST_SKIP() << "no F16C";
   for (int h = 0; h < 65536; ++h) {
@@ -95,4 +125,4 @@ TEST(HalfTest, FloorAndCeilAreTheNeighboursOfWhatLiesBetween) {
 }
 
 }  // namespace
-}  // namespace feedfast::embedding_kernels
+}  // namespace feedfast

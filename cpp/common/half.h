@@ -1,5 +1,5 @@
-#ifndef FEEDFAST_CPP_EMBEDDING_KERNELS_HALF_H_
-#define FEEDFAST_CPP_EMBEDDING_KERNELS_HALF_H_
+#ifndef FEEDFAST_CPP_COMMON_HALF_H_
+#define FEEDFAST_CPP_COMMON_HALF_H_
 
 #include <cstdint>
 #include <cstring>
@@ -8,7 +8,7 @@
 
 // 16-bit floats as they lie in memory. All functions are static: kernel objects of different CPU
 // targets include this file and must not share code.
-namespace feedfast::embedding_kernels {
+namespace feedfast {
 
 inline constexpr float kMaxHalf = 65504.0f;
 
@@ -40,6 +40,41 @@ FEEDFAST_HOST_DEVICE static inline float Bfloat16ToFloat(std::uint16_t bfloat16)
   return value;
 }
 
+// float32 to IEEE binary16, to nearest with ties to even, with the bits of the F16C instruction:
+// what rounds to 2^16 and more is infinite, NaN becomes quiet and keeps the upper bits of its
+// payload.
+static inline std::uint16_t FloatToHalf(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  std::uint32_t half;
+  if (magnitude > 0x7f800000u) {
+    half = 0x7e00u | ((magnitude >> 13) & 0x03ffu);
+  } else if (magnitude >= 0x47800000u) {  // 2^16
+    half = 0x7c00u;
+  } else if (magnitude >= 0x38800000u) {  // 2^-14
+    half = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  } else {  // subnormal: beside 0.5, a float counts units of 2^-24
+    float absolute;
+    std::memcpy(&absolute, &magnitude, sizeof absolute);
+    absolute += 0.5f;
+    std::memcpy(&half, &absolute, sizeof half);
+    half -= 0x3f000000u;
+  }
+  return static_cast<std::uint16_t>(half | ((bits >> 16) & 0x8000u));
+}
+
+// float32 to bfloat16, to nearest with ties to even; NaN becomes quiet. Integer arithmetic, which
+// every CPU target vectorises and no mode of the thread touches.
+static inline std::uint16_t FloatToBfloat16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const std::uint32_t quiet = (bits >> 16) | 0x40u;
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return static_cast<std::uint16_t>(is_nan ? quiet : rounded);
+}
+
 // The greatest half that is not above `value`, and the least that is not below it.
 // Requires |value| <= kMaxHalf.
 static inline std::uint16_t HalfFloor(float value) {
@@ -62,6 +97,6 @@ static inline std::uint16_t HalfCeil(float value) {
   return static_cast<std::uint16_t>(HalfFloor(-value) ^ 0x8000u);
 }
 
-}  // namespace feedfast::embedding_kernels
+}  // namespace feedfast
 
-#endif  // FEEDFAST_CPP_EMBEDDING_KERNELS_HALF_H_
+#endif  // FEEDFAST_CPP_COMMON_HALF_H_
