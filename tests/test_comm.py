@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -18,6 +21,7 @@ import pytest
 
 from feedfast.comm import Engine, NullEngine, SharedMemoryEngine, Traffic, connect
 from feedfast.comm.connection import HOROVOD_VARIABLES, SHARED_MEMORY_VARIABLES
+from feedfast.comm.traced import TracedEngine
 
 Work = Callable[[Engine], Any]
 
@@ -54,7 +58,7 @@ def run_rank(
         engine = SharedMemoryEngine(name, rank=rank, size=size, **options)
         pipe.send(work(engine))
         engine.close()
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, MemoryError, KeyboardInterrupt) as error:
         pipe.send(f"{type(error).__name__}: {error}")
 
 
@@ -125,6 +129,93 @@ def test_a_killed_process_is_named_and_leaves_nothing() -> None:
         assert "is broken: rank 1 of 3 has ended" in message
     assert time.monotonic() - started < 30
     assert set(os.listdir("/dev/shm")) <= before
+
+
+def fail_before_exchanging(engine: Engine) -> None:
+    engine.all_reduce(np.ones(3, np.int32 if engine.rank == 0 else np.float32))
+
+
+def test_a_process_that_fails_alone_ends_the_wait_of_the_others() -> None:
+    first, *others = run_ranks(fail_before_exchanging, 3)
+    assert first == "TypeError: array is int32; all_reduce takes float32 and float64"
+    for message in others:
+        assert "is broken: rank 0 of 3 has ended" in message
+
+
+def exchange_without_memory(engine: Engine, kind: str) -> None:
+    parts = [np.zeros(1 << 27 if engine.rank == 0 else 1, np.uint8) for _ in range(engine.size)]
+    engine.barrier()
+    if engine.rank == 1:
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 26),) * 2)
+    if kind == "all_gather":
+        engine.all_gather(parts[0])
+    else:
+        engine.all_to_all([*parts[:2], parts[1][:0]])
+
+
+@pytest.mark.parametrize("kind", ["all_gather", "all_to_all"])
+def test_a_process_without_memory_leaves_the_group(kind: str) -> None:
+    """It would take what the others send next for something else."""
+    work = functools.partial(exchange_without_memory, kind=kind)
+    first, second, third = run_ranks(work, 3, buffer_bytes=65536)
+    assert second.startswith("MemoryError: no memory for the 1342")
+    assert second.endswith("bytes that the processes send here; this process has left the group")
+    for message in (first, third):
+        assert "is broken: rank 1 of 3 has left" in message
+
+
+def interrupt_a_wait(engine: Engine) -> str:
+    if engine.rank == 1:
+        time.sleep(1.0)  # the others wait meanwhile
+    else:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    try:
+        engine.all_reduce(np.ones(10, np.float32), name="long")
+    except KeyboardInterrupt:
+        assert time.monotonic() - began < 30
+        try:
+            engine.barrier()
+        except RuntimeError as error:
+            return f"interrupted, then {error}"
+    return "not interrupted"
+
+
+def test_ctrl_c_ends_a_wait() -> None:
+    first, second = run_ranks(interrupt_a_wait, 2)
+    assert first.startswith("interrupted, then group")
+    assert first.endswith("is broken: rank 0 of 2 has left")
+    assert second.endswith("is broken: rank 0 of 2 has left")
+
+
+def test_ctrl_c_ends_the_wait_for_others_to_join() -> None:
+    for rank in (0, 1):
+        alarm = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        alarm.start()
+        with pytest.raises(KeyboardInterrupt):
+            SharedMemoryEngine(uuid.uuid4().hex, rank=rank, size=2, timeout=60)
+        alarm.join()
+
+
+def test_subgroups_stand_in_the_timeline_on_lines_of_their_own(tmp_path: Path) -> None:
+    timeline = tmp_path / "trace.json"
+    engine = TracedEngine(NullEngine(), timeline=timeline)
+    groups = [engine.subgroup([0], name="divide") for _ in range(2)]
+    for group in groups:
+        assert isinstance(group, TracedEngine)
+        group.barrier(name="inside")
+        group.close()
+    engine.barrier(name="outside")
+    engine.close()
+    events = json.loads(timeline.read_text().removesuffix(",\n") + "]")
+    assert [(event["name"], event["tid"]) for event in events] == [
+        ("divide", 0),
+        ("divide", 0),
+        ("inside", 1),
+        ("inside", 2),
+        ("outside", 0),
+    ]
 
 
 def reduce_other_sizes(engine: Engine) -> None:

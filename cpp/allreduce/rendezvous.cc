@@ -49,15 +49,25 @@ socklen_t Address(const std::string& name, sockaddr_un& address) {
 
 int NewSocket() { return ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0); }
 
-// Waits until `descriptor` can be read. False at the deadline.
-bool WaitReadable(int descriptor, Clock::time_point deadline) {
+// How often a process that waits looks whether it is to stop.
+constexpr std::chrono::milliseconds kLookAfter{100};
+
+bool IsInterrupted(const Meeting& meeting) { return meeting.interrupted && meeting.interrupted(); }
+
+Status Interrupted(const Meeting& meeting) {
+  return FailedPrecondition("group '", meeting.name, "': rank ", meeting.rank,
+                            " was interrupted while it joined");
+}
+
+// Waits until `descriptor` can be read. False at the deadline, or when `stop` says so.
+bool WaitReadable(int descriptor, Clock::time_point deadline, const std::function<bool()>& stop) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     if (left.count() <= 0) return false;
     pollfd wait{descriptor, POLLIN, 0};
-    const int ready =
-        ::poll(&wait, 1, static_cast<int>(std::min<std::int64_t>(left.count(), 1000)));
+    const int ready = ::poll(&wait, 1, static_cast<int>(std::min(left, kLookAfter).count()));
     if (ready > 0) return true;
+    if (stop && stop()) return false;
     if (ready < 0 && errno != EINTR) return false;
   }
 }
@@ -110,8 +120,8 @@ std::uint8_t ReceiveAnswer(int socket, int& descriptor) {
 
 bool HasEntered(int socket) {
   char said = 0;
-  return WaitReadable(socket, Clock::now() + kEnterWithin) && ::recv(socket, &said, 1, 0) == 1 &&
-         said == kEntered;
+  return WaitReadable(socket, Clock::now() + kEnterWithin, {}) &&
+         ::recv(socket, &said, 1, 0) == 1 && said == kEntered;
 }
 
 Status Missing(const Meeting& meeting, const std::vector<bool>& here) {
@@ -136,7 +146,13 @@ Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
   std::vector<bool> here(static_cast<std::size_t>(meeting.size), false);
   int ended = 0;  // a rank that came and did not enter; the others still come, to learn of it
   for (int known = 1; known < meeting.size;) {
-    if (!WaitReadable(listener.fd(), meeting.deadline)) {
+    bool interrupted = false;
+    const auto stop = [&] { return interrupted = IsInterrupted(meeting); };
+    if (!WaitReadable(listener.fd(), meeting.deadline, stop)) {
+      if (interrupted) {
+        absence = {meeting.rank, false};
+        return Interrupted(meeting);
+      }
       absence = {static_cast<int>(std::find(here.begin() + 1, here.end(), false) - here.begin()),
                  true};
       return Missing(meeting, here);
@@ -147,7 +163,7 @@ Status HandOut(const Meeting& meeting, int descriptor, Absence& absence) {
                                 "': cannot meet the other ranks: ", std::strerror(errno));
     Hello hello{};
     const Clock::time_point patience = std::min(meeting.deadline, Clock::now() + kHelloWithin);
-    if (peer.fd() < 0 || !IsOwnUser(peer.fd()) || !WaitReadable(peer.fd(), patience) ||
+    if (peer.fd() < 0 || !IsOwnUser(peer.fd()) || !WaitReadable(peer.fd(), patience, {}) ||
         ::recv(peer.fd(), &hello, sizeof(hello), 0) != sizeof(hello))
       continue;  // a process that gave up, or none of ours
     if (hello.size != meeting.size || hello.terms != meeting.terms) {
@@ -182,7 +198,7 @@ StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& 
       int descriptor = -1;
       if (IsOwnUser(socket.fd()) &&
           ::send(socket.fd(), &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
-          WaitReadable(socket.fd(), meeting.deadline)) {
+          WaitReadable(socket.fd(), meeting.deadline, meeting.interrupted)) {
         const std::uint8_t answer = ReceiveAnswer(socket.fd(), descriptor);
         if (answer == kWelcome && descriptor >= 0) {
           const Status entered = enter(descriptor);
@@ -203,6 +219,7 @@ StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& 
                                     " has joined already");
       }
     }
+    if (IsInterrupted(meeting)) return Interrupted(meeting);
     if (Clock::now() >= meeting.deadline)
       return FailedPrecondition("group '", meeting.name, "': rank 0 did not join in time");
     std::this_thread::sleep_for(std::chrono::milliseconds(2));

@@ -21,6 +21,7 @@ struct Meeting {
   int size = 1;
   std::uint64_t terms = 0;  // equal in all processes, or they have no business with each other
   std::chrono::steady_clock::time_point deadline;
+  std::function<bool()> interrupted = {};  // asked now and then; true ends the wait
 };
 
 // The rank for which a group could not form.
@@ -31,13 +32,13 @@ struct Absence {
 
 // Rank 0: gives `descriptor` to every other rank, and returns when all have entered or ended.
 // FailedPrecondition: somebody else has the name, this process has no descriptor left, a rank ended
-// on its way in, or did not come by the deadline; the message names those that are missing,
-// `absence` the first of them.
+// on its way in, or did not come by the deadline, and the message names those that are missing,
+// `absence` the first of them; or it was interrupted, and `absence` names rank 0.
 Status HandOut(const Meeting& meeting, int descriptor, Absence& absence);
 
 // Other ranks: the descriptor of rank 0, which the caller closes, after enter(descriptor) is ok;
-// its error is returned otherwise. FailedPrecondition: rank 0 did not come by the deadline, or
-// another process came as this rank. InvalidArgument: the terms or the size differ.
+// its error is returned otherwise. FailedPrecondition: rank 0 did not come by the deadline, another
+// process came as this rank, or it was interrupted. InvalidArgument: the terms or the size differ.
 // ResourceExhausted: this process has no descriptor left.
 StatusOr<int> Receive(const Meeting& meeting, const std::function<Status(int)>& enter);
 

@@ -121,7 +121,7 @@ struct alignas(64) SharedGroup::Rank {
 };
 
 struct alignas(64) SharedGroup::Header {
-  std::atomic<std::uint32_t> broken;  // 0, or 1 + 2 * rank that broke the group + was it late?
+  std::atomic<std::uint32_t> broken;  // 0, or 1 + 4 * rank that broke the group + Reason
 };
 
 std::int64_t SharedGroup::HeaderBytes(int size) noexcept {
@@ -168,9 +168,12 @@ SharedGroup::SharedGroup(SharedGroupOptions options, int descriptor, std::uint8_
 StatusOr<std::unique_ptr<SharedGroup>> SharedGroup::Join(const SharedGroupOptions& options) {
   FEEDFAST_RETURN_IF_ERROR(Validate(options));
   const std::int64_t bytes = TotalBytes(options);
-  const Meeting meeting{options.name, options.rank, options.size,
+  const Meeting meeting{options.name,
+                        options.rank,
+                        options.size,
                         static_cast<std::uint64_t>(options.buffer_bytes),
-                        Clock::now() + options.timeout};
+                        Clock::now() + options.timeout,
+                        options.interrupted};
   int descriptor = -1;
   if (options.rank == 0) {
     // New pages of the file are zero, which is where every counter starts.
@@ -203,7 +206,7 @@ StatusOr<std::unique_ptr<SharedGroup>> SharedGroup::Join(const SharedGroupOption
     const Status all_here = HandOut(meeting, descriptor, absence);
     if (!all_here.ok()) {
       // Those that did join wait at the barrier.
-      static_cast<void>(group->Break(absence.rank, absence.late));
+      static_cast<void>(group->Break(absence.rank, absence.late ? kLate : kEnded));
       return all_here;
     }
   }
@@ -225,15 +228,14 @@ bool SharedGroup::IsAlive(int rank) const noexcept {
 
 Status SharedGroup::BrokenStatus() const {
   const std::uint32_t broken = header().broken.load() - 1;
-  const char* what = (broken & 1) != 0 ? " did not arrive in time" : " has ended";
-  return FailedPrecondition("group '", options_.name, "' is broken: rank ", broken / 2, " of ",
-                            size(), what);
+  constexpr const char* kTexts[] = {" has ended", " did not arrive in time", " has left"};
+  return FailedPrecondition("group '", options_.name, "' is broken: rank ", broken / 4, " of ",
+                            size(), kTexts[broken % 4]);
 }
 
-Status SharedGroup::Break(int rank, bool late) {
+Status SharedGroup::Break(int rank, Reason reason) {
   std::uint32_t whole = 0;
-  header().broken.compare_exchange_strong(
-      whole, 1 + 2 * static_cast<std::uint32_t>(rank) + static_cast<std::uint32_t>(late));
+  header().broken.compare_exchange_strong(whole, 1 + 4 * static_cast<std::uint32_t>(rank) + reason);
   for (int other = 0; other < size(); ++other) WakeAll(shared(other).round);
   return BrokenStatus();
 }
@@ -263,17 +265,23 @@ Status SharedGroup::WaitFor(int rank, std::uint32_t round, Clock::time_point dea
     // All ranks hold their locks when rank 0 arrives at the first barrier; it holds its own before.
     // One that ended may have arrived before, as all do that leave behind their last barrier.
     if ((rank == 0 || shared(0).round.load() != 0) && !IsAlive(rank) && !arrived()) {
-      status = Break(rank, false);
+      status = Break(rank, kEnded);
+      break;
+    }
+    if (options_.interrupted && options_.interrupted()) {
+      status = Break(this->rank(), kLeft);
       break;
     }
     if (Clock::now() >= deadline) {
-      status = Break(rank, true);
+      status = Break(rank, kLate);
       break;
     }
   }
   other.waiters.fetch_sub(1);
   return status;
 }
+
+void SharedGroup::Leave() { static_cast<void>(Break(rank(), kLeft)); }
 
 Status SharedGroup::Barrier() {
   if (::getpid() != process_)

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -20,6 +21,9 @@ struct SharedGroupOptions {
   std::int64_t buffer_bytes = std::int64_t{4} << 20;
   // How long a call waits for the others before it gives up on the group.
   std::chrono::milliseconds timeout{300'000};
+  // Asked now and then while a call waits, where it is given; true ends the wait, and with it this
+  // rank's part in the group.
+  std::function<bool()> interrupted = {};
 };
 
 inline constexpr int kMaxSharedRanks = 256;
@@ -39,14 +43,14 @@ struct Notice {
 // either room for all of it, or an error then. Rank 0 hands it out over a socket in the abstract
 // namespace, which exists while the group forms.
 //
-// A rank that dies or does not arrive in time breaks the group: every call then fails, in all
-// processes, and says which rank it was. A process is one rank; one of its threads uses the group
-// at a time, and a forked child does not.
+// A rank that dies, leaves or does not arrive in time breaks the group: every call then fails, in
+// all processes, and says which rank it was. A process is one rank; one of its threads uses the
+// group at a time, and a forked child does not.
 class SharedGroup {
  public:
   // Returns when all ranks have joined. InvalidArgument: options out of range, or other ones than
   // rank 0 has. ResourceExhausted: no memory for the buffers. FailedPrecondition: the name or rank
-  // is taken, a rank did not join in time, or ended while it joined.
+  // is taken, a rank did not join in time, or ended while it joined; or it was interrupted.
   static StatusOr<std::unique_ptr<SharedGroup>> Join(const SharedGroupOptions& options);
   // The others learn it as if the process had ended.
   ~SharedGroup();
@@ -66,8 +70,11 @@ class SharedGroup {
   const Notice& NoticeOf(int rank) const noexcept;
 
   // Returns when all ranks have called it as often; what they wrote before is then visible.
-  // FailedPrecondition: a rank is gone or late, or this is a forked child.
+  // FailedPrecondition: a rank is gone or late, this one was interrupted, or is a forked child.
   Status Barrier();
+
+  // For a rank that cannot go on as the others expect: breaks the group.
+  void Leave();
 
   // Buffers are used in halves, in turns; TakeTurn begins the next turn, and both give the first
   // byte of its half. A rank that makes a barrier in every turn may write its own half before that
@@ -87,8 +94,9 @@ class SharedGroup {
   Status WaitFor(int rank, std::uint32_t round, std::chrono::steady_clock::time_point deadline);
   // Does the process of `rank` run? Each holds a lock on one byte that the system lets go with it.
   bool IsAlive(int rank) const noexcept;
+  enum Reason : std::uint32_t { kEnded, kLate, kLeft };
   // Marks the group as broken by `rank`, unless it is already, and says so.
-  Status Break(int rank, bool late);
+  Status Break(int rank, Reason reason);
   Status BrokenStatus() const;
 
   SharedGroupOptions options_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,8 +24,16 @@ namespace {
 using allreduce::SharedGroup;
 using ByteArray = CArray<std::uint8_t>;
 
+// Has Python a signal to handle whose handler raised, such as that of Ctrl-C? For waits without the
+// GIL; the exception is then set in this thread, which has to throw it.
+bool SignalRaised() {
+  const py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
 // A group that ends when it is closed or collected. Exchanges run without the GIL; a second thread
-// gets an error, since the order of the exchanges would be left to chance.
+// gets an error, since the order of the exchanges would be left to chance. A wait that a signal
+// interrupts raises what its handler raised, and this process has then left the group.
 class PySharedGroup {
  public:
   PySharedGroup(std::string name, int rank, int size, std::int64_t buffer_bytes, double timeout)
@@ -32,12 +41,17 @@ class PySharedGroup {
     if (!(timeout > 0.0) || timeout > 1e9)
       throw py::value_error("timeout = " + std::to_string(timeout) + " s is not in (0, 1e9]");
     const allreduce::SharedGroupOptions options{
-        std::move(name), rank, size, buffer_bytes,
-        std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout * 1e3)))};
+        std::move(name),
+        rank,
+        size,
+        buffer_bytes,
+        std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(timeout * 1e3))),
+        SignalRaised};
     auto joined = [&] {
       const py::gil_scoped_release nogil;
       return SharedGroup::Join(options);
     }();
+    ThrowIfRaised();
     group_ = ValueOrThrow(std::move(joined));
   }
 
@@ -103,6 +117,10 @@ class PySharedGroup {
   }
 
  private:
+  static void ThrowIfRaised() {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  }
+
   // Makes `first` and `then` without the GIL, `between` with it.
   template <typename First, typename Between, typename Then>
   void Run(const First& first, const Between& between, const Then& then) {
@@ -110,12 +128,22 @@ class PySharedGroup {
     if (!lock.owns_lock())
       ThrowAs(PyExc_RuntimeError, "two threads use the group at once; exchanges have one order");
     const auto without_gil = [&](const auto& call) {
-      const py::gil_scoped_release nogil;
-      return group_ == nullptr ? FailedPrecondition("the group is closed") : call(*group_);
+      Status status;
+      {
+        const py::gil_scoped_release nogil;
+        status = group_ == nullptr ? FailedPrecondition("the group is closed") : call(*group_);
+      }
+      ThrowIfRaised();
+      ThrowIfError(status);
     };
-    ThrowIfError(without_gil(first));
-    between();
-    ThrowIfError(without_gil(then));
+    without_gil(first);
+    try {
+      between();
+    } catch (...) {
+      group_->Leave();  // the others are about to send what there is no room for
+      throw;
+    }
+    without_gil(then);
   }
   template <typename Call>
   void Run(const Call& call) {
@@ -126,9 +154,17 @@ class PySharedGroup {
   static std::vector<std::uint8_t*> NewArrays(const std::vector<std::int64_t>& sizes,
                                               std::vector<ByteArray>& arrays) {
     std::vector<std::uint8_t*> pointers;
-    for (const std::int64_t size : sizes) {
-      arrays.emplace_back(size);
-      pointers.push_back(arrays.back().mutable_data());
+    try {
+      for (const std::int64_t size : sizes) {
+        arrays.emplace_back(size);
+        pointers.push_back(arrays.back().mutable_data());
+      }
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_MemoryError)) throw;
+      ThrowAs(PyExc_MemoryError,
+              "no memory for the " +
+                  std::to_string(std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0})) +
+                  " bytes that the processes send here; this process has left the group");
     }
     return pointers;
   }

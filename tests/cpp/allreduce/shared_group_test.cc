@@ -93,6 +93,34 @@ TEST(SharedGroupTest, ALateRankBreaksTheGroup) {
   });
 }
 
+TEST(SharedGroupTest, ARankThatIsInterruptedLeaves) {
+  RunRanks(3, [](int rank) -> Complaint {
+    SharedGroupOptions options = TestGroup("interrupted", rank, 3);
+    bool stop = false;
+    if (rank == 1) options.interrupted = [&] { return stop; };
+    auto joined = SharedGroup::Join(options);
+    if (!joined.ok()) return joined.status().message();
+    SharedGroup& group = *joined.value();
+    stop = true;
+    if (rank == 2) std::this_thread::sleep_for(milliseconds(300));
+    const std::string message = group.Barrier().message();
+    return message.find("is broken: rank 1 of 3 has left") != std::string::npos ? "" : message;
+  });
+}
+
+TEST(SharedGroupTest, JoiningCanBeInterrupted) {
+  for (const int rank : {0, 1}) {
+    SharedGroupOptions options = TestGroup("interrupted", rank, 2);
+    options.interrupted = [] { return true; };
+    const auto began = std::chrono::steady_clock::now();
+    const std::string message = SharedGroup::Join(options).status().message();
+    EXPECT_NE(message.find("rank " + std::to_string(rank) + " was interrupted while it joined"),
+              std::string::npos)
+        << message;
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(60));
+  }
+}
+
 TEST(SharedGroupTest, NamesTheRanksThatDidNotJoin) {
   RunRanks(2, [](int rank) -> Complaint {
     SharedGroupOptions options = TestGroup("missing", rank, 4);
