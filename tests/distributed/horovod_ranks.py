@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -77,6 +80,63 @@ def divide(engine: Engine) -> None:
     engine.barrier()
 
 
+@contextmanager
+def recorded(engine: Engine) -> Iterator[list[tuple[str, str, int]]]:
+    """Kind, name and bytes of the arrays that the engine hands to Horovod."""
+    seen: list[tuple[str, str, int]] = []
+    run = engine._run  # type: ignore[attr-defined]
+
+    def record(kind: str, name: str, array: np.ndarray, *rest: Any, **options: Any) -> Any:
+        seen.append((kind, name, array.nbytes))
+        return run(kind, name, array, *rest, **options)
+
+    engine._run = record  # type: ignore[attr-defined]
+    yield seen
+    engine._run = run  # type: ignore[attr-defined]
+
+
+def grow(engine: Engine) -> None:
+    """The buffer of an all-to-all doubles until a part fits, and stays; its name never changes."""
+    rows = [10, 3000, 5, 70_000, 20]
+    with recorded(engine) as seen:
+        for count in rows:
+            engine.all_to_all([np.zeros(count * (engine.rank + 1), np.uint8)] * 2, name="grow")
+    assert [(kind, name) for kind, name, _ in seen] == [("all_to_all", "grow")] * len(rows)
+    want = [[4096] * 3 + [1 << 17] * 2, [4096, 8192, 8192] + [1 << 18] * 2]
+    assert [num_bytes for *_, num_bytes in seen] == want[engine.rank]
+
+
+def divide_into_chunks(engine: Engine) -> None:
+    """No array that Horovod gets is above the limit, which stands for the one of its int32."""
+    limit = module._MOST_BYTES
+    with recorded(engine) as seen:
+        array = of_rank(engine.rank, (30_001,), "float64")
+        engine.all_reduce(array, name="chunked_sum")
+        np.testing.assert_array_equal(
+            array, of_rank(0, (30_001,), "float64") + of_rank(1, (30_001,), "float64")
+        )
+        sizes = (20_000, 70_000)
+        for rank, rows in enumerate(
+            engine.all_gather(of_rank(engine.rank, (sizes[engine.rank],)), name="chunked_rows")
+        ):
+            np.testing.assert_array_equal(rows, of_rank(rank, (sizes[rank],)))
+        for rank, part in enumerate(
+            engine.all_to_all([of_rank(engine.rank, (n,)) for n in sizes], name="chunked_parts")
+        ):
+            np.testing.assert_array_equal(part, of_rank(rank, (sizes[engine.rank],)))
+        sent = of_rank(engine.rank, (30_001,))
+        engine.broadcast(sent, name="chunked_sent")
+        np.testing.assert_array_equal(sent, of_rank(0, (30_001,)))
+    assert {name for _, name, _ in seen} == {
+        "chunked_sum",
+        "chunked_rows",
+        "chunked_parts",
+        "chunked_sent",
+    }
+    assert max(num_bytes for *_, num_bytes in seen) <= limit
+    assert len(seen) > (30_001 * 8 + 70_000 * 4 * 2 + 30_001 * 4) // limit
+
+
 def differ(engine: Engine) -> str:
     try:
         engine.all_reduce(np.ones(3 + engine.rank, np.float32), name="bad")
@@ -94,7 +154,9 @@ def main(results: Path) -> None:
     count(engine)
     divide(engine)
     found = {"differ": differ(engine)}
+    grow(engine)
     module._MOST_BYTES = 1 << 12  # many rounds
+    divide_into_chunks(engine)
     exchange_everything(engine)
     # horovodrun ends the others when it sees one die; this one wants to tell what it saw.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -22,11 +22,13 @@ needs_horovod = pytest.mark.skipif(
 )
 
 
-def horovodrun(argv: Sequence[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program in two processes over loopback; nothing is left of it after the time-out."""
-    command = [sys.executable, "-W", "ignore", "-m", "horovod.runner.launch", "--gloo", "-np", "2"]
+def horovodrun(
+    argv: Sequence[str], *, timeout: float, size: int = 2
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program in processes over loopback; nothing is left of it after the time-out."""
+    command = [sys.executable, "-W", "ignore", "-m", "horovod.runner.launch", "--gloo"]
     process = subprocess.Popen(
-        [*command, "-H", "localhost:2", *argv],
+        [*command, "-np", str(size), "-H", f"localhost:{size}", *argv],
         env={**os.environ, "HOROVOD_GLOO_IFACE": "lo", "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -54,6 +56,15 @@ def test_two_processes(tmp_path: Path) -> None:
     )
     assert found["seconds"] < 60
     assert done.returncode != 0
+
+
+@needs_horovod
+@pytest.mark.parametrize("size", [3, pytest.param(4, marks=pytest.mark.slow)])
+def test_subgroups_of_three_and_four(tmp_path: Path, size: int) -> None:
+    script = [sys.executable, str(HERE / "horovod_subgroups.py"), str(tmp_path)]
+    done = horovodrun(script, timeout=240, size=size)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert len(list(tmp_path.glob("*.done"))) == size
 
 
 @pytest.mark.skipif(installed, reason="Horovod is installed")

@@ -185,7 +185,7 @@ class HorovodEngine(Engine):
             len(neighbours),
         )
         group._started = False
-        group._ranks = ranks
+        group._ranks, group._sets = ranks, self._sets
         group._open(self._sets[ranks])
         return group
 

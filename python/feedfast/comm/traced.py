@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +68,8 @@ class WrappedEngine(Engine):
 class TracedEngine(WrappedEngine):
     """Tells how long exchanges took, those of subgroups apart.
 
+    A timeline has the exchanges of subgroups too, each on a line (`tid`) of its own.
+
     RuntimeErrors of the engine come out as `PeerLostError`, so that a program can tell its own
     failures from those of others.
     """
@@ -85,6 +88,9 @@ class TracedEngine(WrappedEngine):
         super().__init__(engine)
         self._seconds = 0.0
         self._timeline: IO[str] | None = None
+        # Where this engine's events stand: the process, and the number of the (sub)group.
+        self._process, self._line, self._lines = self.rank, 0, count(1)
+        self._is_subgroup = False
         if timeline is not None:
             self._timeline = timeline.open("w", buffering=1)  # by lines: whole after a crash
             self._timeline.write("[\n")
@@ -105,21 +111,30 @@ class TracedEngine(WrappedEngine):
         finally:
             took = time.monotonic() - began
             self._seconds += took
-            if self._timeline is not None:
+            if self._timeline is not None and not self._timeline.closed:
                 event = {
                     "name": name,
                     "cat": kind,
                     "ph": "X",
                     "ts": round(began * 1e6),
                     "dur": round(took * 1e6),
-                    "pid": self.rank,
-                    "tid": 0,
+                    "pid": self._process,
+                    "tid": self._line,
                     "args": {"bytes": num_bytes},
                 }
                 self._timeline.write(json.dumps(event) + ",\n")
 
+    def _subgroup(self, ranks: tuple[int, ...], name: str) -> Engine | None:
+        inner = super()._subgroup(ranks, name)
+        if inner is None:
+            return None
+        group = TracedEngine(inner)
+        group._timeline, group._is_subgroup = self._timeline, True
+        group._process, group._line, group._lines = self._process, next(self._lines), self._lines
+        return group
+
     def _close(self) -> None:
         super()._close()
-        if self._timeline is not None:
+        if self._timeline is not None and not self._is_subgroup:
             self._timeline.close()
-            self._timeline = None
+        self._timeline = None
