@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from feedfast.sharding import (
+    KINDS,
     Placement,
     ShardingPlan,
     TableShape,
@@ -23,6 +25,7 @@ from feedfast.sharding import (
     row_wise,
     table_wise,
 )
+from feedfast.sharding.choices import PlaceOrder, TableChoices
 from feedfast.sharding.step_cost import CostModel, Metric
 
 
@@ -242,3 +245,38 @@ def test_a_model_without_tables_has_a_plan() -> None:
     assert planned.plan.of_rank(0) == ()
     assert planned.prediction.step_seconds == 0.5
     assert planned.prediction.examples_per_second == 32
+
+
+@pytest.mark.parametrize("exchange", ["rows", "pooled"])
+@pytest.mark.parametrize("order", ["hashed", "frequency"])
+def test_a_layout_costs_what_its_placement_does(exchange: Any, order: Any) -> None:
+    rng = np.random.default_rng(5)
+    model = CostModel(cluster(2, 3), Workload(batch_per_rank=64, window=3, exchange=exchange))
+    for rows, dim in ((2, 3), (5, 12), (30_000, 48)):
+        table = TableShape(name="t", rows=rows, dim=dim, lookups_per_example=4, order=order)
+        options = TableChoices(table, model, kinds=KINDS, min_columns=1)
+        choices = [
+            options.on_least(layout, PlaceOrder.of(rng.random(6), model.topology))
+            for layout in options.layouts
+        ]
+        got = options.contributions(choices)
+        assert {choice.layout.kind for choice in choices} == set(KINDS)
+        for choice, contribution in zip(choices, got, strict=True):
+            want = model.contribution(table, options.placement(table, choice))
+            np.testing.assert_allclose(contribution, want, rtol=1e-12)
+
+
+def test_a_large_model_is_planned_with_reports_of_its_progress() -> None:
+    tables = random_tables(np.random.default_rng(1), 270)
+    topology = cluster(4, 8, memory=8 << 30)
+    reports: list[tuple[str, int, int]] = []
+    planned = plan_tables(
+        tables,
+        topology,
+        Workload(batch_per_rank=256),
+        report=lambda *where: reports.append(where),
+    )
+    assert planned.prediction.memory_bytes.max() <= topology.memory_bytes
+    assert planned.prediction.imbalance < 0.2
+    assert all(0 <= done < total == 270 for _, done, total in reports)
+    assert len({stage for stage, _, _ in reports}) > 5

@@ -92,14 +92,17 @@ def run(args: argparse.Namespace, console: Console) -> None:
         dense_seconds=args.dense_ms / 1e3,
         dense_bytes=int(args.dense_mb * 1e6),
     )
-    planned = plan_tables(
-        tables,
-        topology,
-        work,
-        kinds=[kind for kind in KINDS if kind in _kinds(args.kinds)],
-        min_columns=args.min_columns,
-        seed=args.seed,
-    )
+    kinds = _kinds(args.kinds)
+    with console.progress("plan shards") as progress:
+        planned = plan_tables(
+            tables,
+            topology,
+            work,
+            kinds=[kind for kind in KINDS if kind in kinds],
+            min_columns=args.min_columns,
+            seed=args.seed,
+            report=lambda stage, done, total: progress.update(done, total, stage),
+        )
     _show_choices(planned, console)
     _show_step(planned, topology, console)
     _show_ranks(planned, topology, console)

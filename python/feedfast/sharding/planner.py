@@ -9,22 +9,16 @@ the same plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feedfast.sharding.choices import Choice, Layout, TableChoices
+from feedfast.sharding.choices import Choice, Layout, PlaceOrder, TableChoices
 from feedfast.sharding.placement import KINDS, Kind
 from feedfast.sharding.sharding_plan import ShardingPlan
-from feedfast.sharding.step_cost import (
-    CostModel,
-    FloatArray,
-    Metric,
-    Prediction,
-    Workload,
-    summarize,
-)
+from feedfast.sharding.skew import FloatArray
+from feedfast.sharding.step_cost import CostModel, Metric, Prediction, Workload, summarize
 from feedfast.sharding.table_shape import TableShape
 from feedfast.sharding.topology import Topology
 
@@ -33,15 +27,28 @@ _FULL_RANK_SECONDS = 1e6
 # Of the mean square load: among equal steps the better balanced one leads on.
 _BALANCE_WEIGHT = 0.02
 _MIN_GAIN = 1e-6
-_MAX_SWEEPS = 20
-# Changes of several tables at once are tried as long as ranks times tables stay below it.
-_TRIAL_BUDGET = 512
-_KICKS = 12
-# Up to so many tables, the heaviest ones also change together.
+_MAX_PASSES = 20
+# Ranks times tables. A large model is one above it: it has fewer starts that are improved, a larger
+# least gain of a pass, and whole tables are tried on the ranks with least only.
+_LARGE = 1 << 13
+_LARGE_STARTS = 2
+_START_BUDGET = 1 << 17
+_PASS_BUDGET = 1 << 18
+_LARGE_MIN_GAIN = 1e-3
+_LARGE_RANKS = 16
+# Kicks: at most, at least, as long as kicks times ranks times tables stay below; tables of one.
+_KICKS = 40
+_LEAST_KICKS = 4
+_KICK_BUDGET = 1 << 16
+_KICK_TABLES = 24
+# Up to so many tables (and ranks times tables), the heaviest ones also change together.
 _SMALL_MODEL = 6
+_SMALL = 512
 # Of the busiest rank and of each of the quietest: the largest parts that are swapped.
 _SWAP_PARTS = 6
 _SWAP_RANKS = 4
+
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +77,8 @@ class Planned:
     Attributes:
         plan: The plan.
         prediction: Its costs.
-        alternatives: By table, one per allowed kind, the chosen kind among them; fastest first.
+        alternatives: By table, one per allowed kind, the chosen kind among them; fastest first;
+            none where nobody asked.
     """
 
     plan: ShardingPlan
@@ -86,6 +94,8 @@ def plan_tables(
     kinds: Sequence[Kind] = KINDS,
     min_columns: int = 4,
     seed: int = 0,
+    explain: bool = True,
+    report: Report | None = None,
 ) -> Planned:
     """Searches the plan with the shortest step that fits the memory of all ranks.
 
@@ -96,6 +106,8 @@ def plan_tables(
         kinds: Kinds of placement that may be used.
         min_columns: Narrowest part that columns are divided into.
         seed: Of the order in which changes are tried.
+        explain: Whether to find what the other kinds would cost.
+        report: Called every now and then with a stage of the search, tables done in it, and all.
 
     Returns:
         The plan, what it costs, and for each table what the other kinds would cost.
@@ -106,7 +118,8 @@ def plan_tables(
     """
     if not kinds or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds must be some of {', '.join(KINDS)}; got {list(kinds)}")
-    search = _Search(tables, topology, workload, kinds, min_columns, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    search = _Search(tables, topology, workload, kinds, min_columns, rng, report)
     state = search.run()
     search.check_memory(state)
     return Planned(
@@ -115,13 +128,16 @@ def plan_tables(
             ranks_per_host=topology.ranks_per_host,
             tables=tuple(tables),
             placements=tuple(
-                options.placement(choice)
-                for options, choice in zip(search.tables, state.choices, strict=True)
+                options.placement(table, choice)
+                for table, options, choice in zip(
+                    tables, search.options, state.choices, strict=True
+                )
             ),
         ),
         prediction=summarize(search.model, state.total),
         alternatives={
-            table.name: search.alternatives(state, index) for index, table in enumerate(tables)
+            table.name: search.alternatives(state, index) if explain else ()
+            for index, table in enumerate(tables)
         },
     )
 
@@ -143,39 +159,57 @@ class _Search:
         kinds: Sequence[Kind],
         min_columns: int,
         rng: np.random.Generator,
+        report: Report | None,
     ) -> None:
         self.model = CostModel(topology, workload)
-        self.tables = [
-            TableChoices(table, self.model, kinds=kinds, min_columns=min_columns)
-            for table in tables
-        ]
+        self.tables = tables
         self._rng = rng
-        for options in self.tables:
-            if not options.layouts:
+        self._report = report
+        self._cells = len(tables) * topology.num_ranks
+        self._large = self._cells > _LARGE
+        of_shape: dict[TableShape, TableChoices] = {}
+        self.options: list[TableChoices] = []
+        for index, table in enumerate(tables):
+            self._tell("costs of the tables", index)
+            shape = replace(table, name="any")
+            if shape not in of_shape:
+                of_shape[shape] = TableChoices(
+                    table, self.model, kinds=kinds, min_columns=min_columns
+                )
+            self.options.append(of_shape[shape])
+            if not of_shape[shape].layouts:
                 raise ValueError(
-                    f"table {options.table.name!r}: none of {', '.join(kinds)} is possible on "
+                    f"table {table.name!r}: none of {', '.join(kinds)} is possible on "
                     f"{topology.num_hosts} hosts of {topology.ranks_per_host} ranks"
                 )
 
     def run(self) -> _State:
         """The best state of all starts."""
-        laid_out = {layout for options in self.tables for layout in options.layouts}
+        self._falling = self._by_cost()
+        laid_out = {layout for options in self.options for layout in options.layouts}
         kinds = [kind for kind in KINDS if any(layout.kind == kind for layout in laid_out)]
         starts = [KINDS, ("table",), *(("table", kind) for kind in kinds if kind != "table")]
-        best = min(
-            (self._improve(self._greedy(start)) for start in starts), key=lambda state: state.score
-        )
-        if len(self.tables) * self.model.topology.num_ranks > _TRIAL_BUDGET:
-            return best
-        if len(self.tables) <= _SMALL_MODEL:
+        states = [self._greedy(start) for start in starts]
+        if self._large:
+            states.sort(key=lambda state: state.score)
+            states = states[: max(1, min(_LARGE_STARTS, _START_BUDGET // self._cells))]
+        best = min((self._improve(state) for state in states), key=lambda state: state.score)
+        if len(self.tables) <= _SMALL_MODEL and self._cells <= _SMALL:
             # One change after the other does not lead from "both on all ranks" to "half each".
-            heaviest = self._by_cost()
+            heaviest = self._falling
             for layout in sorted(laid_out, key=_order):
                 for count in range(2, len(self.tables) + 1):
                     best = self._better(best, self._laid_out(best, heaviest[:count], layout))
-        for _ in range(_KICKS):
-            best = self._better(best, self._kick(best))
-        return best
+        kicks = max(_LEAST_KICKS, min(_KICKS, _KICK_BUDGET // max(1, self._cells)))
+        before = best
+        for kick in range(kicks):
+            self._tell(f"kick {kick + 1} of {kicks}", 0)
+            best = self._kicked(best)
+        return best if best is before else self._improve(best)
+
+    def _tell(self, stage: str, done: int) -> None:
+        if self._report is not None:
+            self._report(stage, done, len(self.tables))
 
     def _better(self, best: _State, other: _State) -> _State:
         other = self._improve(other)
@@ -200,17 +234,17 @@ class _Search:
         if missing <= 0:
             return
         index = int(np.argmax(state.parts[:, rank, Metric.MEMORY_BYTES]))
-        options, choice = self.tables[index], state.choices[index]
+        table, choice = self.tables[index], state.choices[index]
         raise ValueError(
             f"no plan found that fits: rank {rank} needs {used[rank]:,.0f} bytes of {limit:,}, "
-            f"{missing:,.0f} are missing; table {options.table.name!r} has the most there, "
+            f"{missing:,.0f} are missing; table {table.name!r} has the most there, "
             f"{state.parts[index, rank, Metric.MEMORY_BYTES]:,.0f} as {choice.layout.kind!r}; all "
             f"tables need {used.sum():,.0f} bytes, {len(used)} ranks have {limit * len(used):,}"
         )
 
     def alternatives(self, state: _State, index: int) -> tuple[Alternative, ...]:
         """For table `index`, the best choice of each kind when all others stay."""
-        options = self.tables[index]
+        options = self.options[index]
         without = state.total - state.parts[index]
         choices = [state.choices[index], *self._candidates(index, without)]
         totals = without + options.contributions(choices)
@@ -251,58 +285,74 @@ class _Search:
         excess: FloatArray = over.sum(axis=-1) / limit
         return excess
 
-    def _candidates(self, index: int, without: FloatArray) -> list[Choice]:
+    def _candidates(
+        self, index: int, without: FloatArray, kinds: Sequence[Kind] = KINDS
+    ) -> list[Choice]:
         """Every layout of table `index` where least is going on by time and by memory; and the
-        whole table on every rank."""
-        options = self.tables[index]
-        load, memory = self._load(without), without[:, Metric.MEMORY_BYTES]
+        whole table on every rank, in a large model on the ranks with least."""
+        topology, options = self.model.topology, self.options[index]
+        memory = without[:, Metric.MEMORY_BYTES]
+        by_load = PlaceOrder.of(self._load(without), topology)
+        by_memory: PlaceOrder | None = None
+        space = topology.memory_bytes - float(memory.max())
+        quiet = by_load.ranks[:_LARGE_RANKS] if self._large else range(topology.num_ranks)
         choices: dict[Choice, None] = {}
         for layout in options.layouts:
-            choices[options.on_least(layout, load)] = None
-            choices[options.on_least(layout, memory)] = None
+            if layout.kind not in kinds:
+                continue
+            choices[options.on_least(layout, by_load)] = None
+            if not self._large or options.most_memory[layout] > space:
+                by_memory = by_memory or PlaceOrder.of(memory, topology)
+                choices[options.on_least(layout, by_memory)] = None
             if layout.kind == "table":
-                for rank in range(self.model.topology.num_ranks):
+                for rank in quiet:
                     choices[Choice(layout, (rank,))] = None
         return list(choices)
 
     def _greedy(self, kinds: Sequence[Kind]) -> _State:
         """Tables by falling cost, each where the score becomes least, of `kinds` as long as that
         fits."""
-        ranks = self.model.topology.num_ranks
-        total = np.zeros((ranks, len(Metric)))
-        parts = np.zeros((len(self.tables), ranks, len(Metric)))
+        parts = self._no_parts()
+        total = parts.sum(axis=0)
         chosen: dict[int, Choice] = {}
-        for index in self._by_cost():
-            options = self.tables[index]
-            choices = self._candidates(index, total)
-            preferred = [choice for choice in choices if choice.layout.kind in kinds]
-            if preferred:
-                totals = total + options.contributions(preferred)
-                if self._excess(totals).min() == 0.0:
-                    choices = preferred
-            added = options.contributions(choices)
+        for done, index in enumerate(self._falling):
+            self._tell(f"placed, {', '.join(kinds)}", done)
+            choices = self._candidates(index, total, kinds)
+            added = self.options[index].contributions(choices)
+            if not choices or self._excess(total + added).min() > 0.0:
+                choices = self._candidates(index, total)
+                added = self.options[index].contributions(choices)
             best = int(np.argmin(self.score(total + added)))
             chosen[index], parts[index] = choices[best], added[best]
             total = total + added[best]
         choices = [chosen[index] for index in range(len(self.tables))]
         return _State(choices, parts, total, float(self.score(total)))
 
+    def _no_parts(self) -> FloatArray:
+        """[tables, ranks, metrics] zeros; in memory metrics come before ranks."""
+        shape = (len(self.tables), len(Metric), self.model.topology.num_ranks)
+        return np.zeros(shape).transpose(0, 2, 1)
+
     def _by_cost(self) -> list[int]:
-        nobody = np.zeros(self.model.topology.num_ranks)
+        topology = self.model.topology
+        anywhere = PlaceOrder.of(np.zeros(topology.num_ranks), topology)
         costs = []
-        for options in self.tables:
-            layout = options.layouts[-1]
-            total = options.contributions([options.on_least(layout, nobody)])[0]
+        for options in self.options:
+            choice = options.on_least(options.layouts[-1], anywhere)
+            total = options.contributions([choice])[0]
             costs.append((float(self._load(total).sum()), options.table.weight_bytes))
         return sorted(range(len(costs)), key=lambda index: costs[index], reverse=True)
 
     def _improve(self, state: _State) -> _State:
-        for _ in range(_MAX_SWEEPS):
+        passes = max(1, min(_MAX_PASSES, _PASS_BUDGET // max(1, self._cells)))
+        for sweep in range(passes):
             before = state.score
-            for index in self._rng.permutation(len(self.tables)):
+            for done, index in enumerate(self._rng.permutation(len(self.tables))):
+                self._tell(f"improved, pass {sweep + 1}", done)
                 self._replace(state, int(index))
             self._relieve(state)
-            if state.score > before * (1 - _MIN_GAIN):
+            least = _LARGE_MIN_GAIN if self._large else _MIN_GAIN
+            if state.score > before * (1 - least):
                 break
         # What many changes added up to has rounding errors.
         state.total = state.parts.sum(axis=0)
@@ -317,7 +367,7 @@ class _Search:
     def _take_best(self, state: _State, index: int, choices: Sequence[Choice]) -> bool:
         """The best of `choices` for table `index`, where that is better than what it has."""
         without = state.total - state.parts[index]
-        added = self.tables[index].contributions(choices)
+        added = self.options[index].contributions(choices)
         scores = self.score(without + added)
         best = int(np.argmin(scores))
         if scores[best] >= state.score * (1 - _MIN_GAIN):
@@ -348,58 +398,93 @@ class _Search:
 
     def _move(self, state: _State, index: int, busiest: int) -> bool:
         choice = state.choices[index]
-        others = [r for r in range(self.model.topology.num_ranks) if r not in choice.places]
+        order = np.argsort(self._load(state.total), kind="stable").tolist()
+        others = [rank for rank in order if rank not in choice.places]
+        if self._large:
+            others = others[:_LARGE_RANKS]
         if not others:
             return False
         choices = [_moved(choice, busiest, other) for other in others]
         return self._take_best(state, index, choices)
 
     def _swap(self, state: _State, index: int, busiest: int) -> bool:
+        """The best swap of the part of table `index` with one of a quiet rank, if one helps."""
         choice = state.choices[index]
-        quiet = np.argsort(self._load(state.total), kind="stable")[:_SWAP_RANKS]
-        for rank in (int(r) for r in quiet):
-            if rank == busiest or rank in choice.places:
-                continue
-            for other in self._parts_of(state, rank):
-                if busiest in state.choices[other].places or other == index:
-                    continue
-                there = _moved(choice, busiest, rank)
-                here = _moved(state.choices[other], rank, busiest)
-                first = self.tables[index].contributions([there])[0]
-                second = self.tables[other].contributions([here])[0]
-                total = state.total - state.parts[index] - state.parts[other] + first + second
-                score = float(self.score(total))
-                if score < state.score * (1 - _MIN_GAIN):
-                    state.choices[index], state.parts[index] = there, first
-                    state.choices[other], state.parts[other] = here, second
-                    state.total, state.score = total, score
-                    return True
-        return False
+        quiet = np.argsort(self._load(state.total), kind="stable")[:_SWAP_RANKS].tolist()
+        pairs = [
+            (rank, other)
+            for rank in quiet
+            if rank != busiest and rank not in choice.places
+            for other in self._parts_of(state, rank)
+            if busiest not in state.choices[other].places and other != index
+        ]
+        if not pairs:
+            return False
+        there = [_moved(choice, busiest, rank) for rank, _ in pairs]
+        here = [_moved(state.choices[other], rank, busiest) for rank, other in pairs]
+        first = self.options[index].contributions(there)
+        second = np.concatenate(
+            [
+                self.options[other].contributions([moved])
+                for (_, other), moved in zip(pairs, here, strict=True)
+            ]
+        )
+        others = [other for _, other in pairs]
+        totals = state.total - state.parts[index] - state.parts[others] + first + second
+        scores = self.score(totals)
+        best = int(np.argmin(scores))
+        if scores[best] >= state.score * (1 - _MIN_GAIN):
+            return False
+        other = others[best]
+        state.choices[index], state.parts[index] = there[best], first[best]
+        state.choices[other], state.parts[other] = here[best], second[best]
+        state.total, state.score = totals[best], float(scores[best])
+        return True
 
     def _laid_out(self, state: _State, indexes: Sequence[int], layout: Layout) -> _State:
         """A copy with those tables of `indexes` that can in `layout`, one beside the other."""
         choices, parts = list(state.choices), state.parts.copy()
-        able = [index for index in indexes if layout in self.tables[index].layouts]
+        able = [index for index in indexes if layout in self.options[index].layouts]
         parts[able] = 0.0
         for index in able:
             total = parts.sum(axis=0)
-            choices[index] = self.tables[index].on_least(layout, self._load(total))
-            parts[index] = self.tables[index].contributions([choices[index]])[0]
+            order = PlaceOrder.of(self._load(total), self.model.topology)
+            choices[index] = self.options[index].on_least(layout, order)
+            parts[index] = self.options[index].contributions([choices[index]])[0]
         total = parts.sum(axis=0)
         return _State(choices, parts, total, float(self.score(total)))
 
-    def _kick(self, state: _State) -> _State:
-        """A copy with a few tables laid out at random."""
-        choices, parts = list(state.choices), state.parts.copy()
-        count = min(len(choices), 1 + len(choices) // 4)
-        for index in self._rng.choice(len(choices), count, replace=False) if choices else ():
-            options = self.tables[index]
-            layout = options.layouts[self._rng.integers(len(options.layouts))]
-            load = self._rng.random(self.model.topology.num_ranks)
-            choices[index] = options.on_least(layout, load)
-            parts[index] = options.contributions([choices[index]])[0]
-        total = parts.sum(axis=0)
-        return _State(choices, parts, total, float(self.score(total)))
+    def _kicked(self, state: _State) -> _State:
+        """The better one of `state` and a copy in which a few tables, or some of similar cost with
+        one layout, went elsewhere and then where they are best."""
+        if not state.choices:
+            return state
+        rng, topology = self._rng, self.model.topology
+        other = _State(list(state.choices), state.parts.copy(), state.total, state.score)
+        count = 1 + int(rng.integers(min(len(other.choices), _KICK_TABLES)))
+        together = bool(rng.integers(2))
+        if together:
+            first = int(rng.integers(len(other.choices) - count + 1))
+            indexes = self._falling[first : first + count]
+        else:
+            indexes = rng.choice(len(other.choices), count, replace=False).tolist()
+        layouts = self.options[indexes[0]].layouts
+        layout = layouts[rng.integers(len(layouts))]
+        for index in indexes:
+            options = self.options[index]
+            if not together or layout not in options.layouts:
+                layout = options.layouts[rng.integers(len(options.layouts))]
+            load = self._load(other.total) if together else rng.random(topology.num_ranks)
+            choice = options.on_least(layout, PlaceOrder.of(load, topology))
+            added = options.contributions([choice])[0]
+            other.total = other.total - other.parts[index] + added
+            other.choices[index], other.parts[index] = choice, added
+        other.score = float(self.score(other.total))
+        self._relieve(other)
+        for index in indexes:
+            self._replace(other, index)
+        self._relieve(other)
+        return other if other.score < state.score * (1 - _MIN_GAIN) else state
 
 
 def _moved(choice: Choice, source: int, target: int) -> Choice:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from feedfast.sharding.planner import plan_tables
-from feedfast.sharding.step_cost import Workload
+from feedfast.sharding.step_cost import Prediction, Workload
 from feedfast.sharding.table_shape import TableShape
 from feedfast.sharding.topology import preset
 
@@ -189,6 +189,7 @@ def compare_published(
         report: Called before each.
     """
     compared: list[Comparison] = []
+    planned: dict[tuple[str, int, int], Prediction] = {}
     lacking: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for step in steps:
         if report is not None:
@@ -204,7 +205,12 @@ def compare_published(
             dense_seconds=dense,
             dense_bytes=4 * weights,
         )
-        predicted = plan_tables(tables_of(step.model), topology, work).prediction
+        key = (step.model, step.num_gpus, batch)
+        if key not in planned:
+            planned[key] = plan_tables(
+                tables_of(step.model), topology, work, explain=False
+            ).prediction
+        predicted = planned[key]
         known = lacking.setdefault((step.source, step.model), [])
         fitted = None
         if len(known) == _FITTED_ROWS:

@@ -12,11 +12,15 @@ the whole sum.
 from __future__ import annotations
 
 import functools
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.sharding.table_shape import TableShape
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 _SINGLE_ROWS = 512
 _GROWTH = 1.02
@@ -24,7 +28,7 @@ _ALMOST_ONE = 1.0 - 1e-12
 
 
 @functools.lru_cache(maxsize=4096)
-def _bins(rows: int, zipf: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bins(rows: int, zipf: float) -> tuple[FloatArray, FloatArray]:
     """Ends [bins + 1] of ranges of rows, most frequent first, and the probability of one row."""
     single = np.arange(min(rows, _SINGLE_ROWS) + 1, dtype=np.float64)
     ends = single
@@ -38,8 +42,8 @@ def _bins(rows: int, zipf: float) -> tuple[NDArray[np.float64], NDArray[np.float
     return ends, probability
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def _seen_below(rows: int, zipf: float, lookups: float) -> NDArray[np.float64]:
+@functools.lru_cache(maxsize=4096)
+def _seen_below(rows: int, zipf: float, lookups: float) -> FloatArray:
     """[bins + 1]: of the rows in front of each end, how many `lookups` ids contain."""
     ends, probability = _bins(rows, zipf)
     seen = -np.expm1(lookups * np.log1p(-np.minimum(probability, _ALMOST_ONE)))
@@ -47,15 +51,27 @@ def _seen_below(rows: int, zipf: float, lookups: float) -> NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _ids_below(rows: int, zipf: float) -> NDArray[np.float64]:
+def _ids_below(rows: int, zipf: float) -> FloatArray:
     """[bins + 1]: share of the ids that are in front of each end."""
     ends, probability = _bins(rows, zipf)
     return np.concatenate([[0.0], np.cumsum(np.diff(ends) * probability)])
 
 
+@overload
 def distinct_rows(
     table: TableShape, lookups: float, first: int = 0, last: int | None = None
-) -> float:
+) -> float: ...
+
+
+@overload
+def distinct_rows(
+    table: TableShape, lookups: float, first: IntArray, last: IntArray
+) -> FloatArray: ...
+
+
+def distinct_rows(
+    table: TableShape, lookups: float, first: int | IntArray = 0, last: int | IntArray | None = None
+) -> float | FloatArray:
     """Expected number of different rows among `lookups` ids that lie in rows [first, last).
 
     In a table ordered by frequency the rows of a range are what they are; in a hashed one a range
@@ -64,17 +80,27 @@ def distinct_rows(
     Args:
         table: Rows, exponent and order.
         lookups: Ids drawn, of the whole table; >= 0.
-        first, last: The range; default: all rows.
+        first, last: The range, or arrays of many; default: all rows.
     """
     last = table.rows if last is None else last
     below = _seen_below(table.rows, table.zipf, lookups)
     if table.order == "hashed":
         return float(below[-1]) * (last - first) / table.rows
     ends, _ = _bins(table.rows, table.zipf)
-    return float(np.interp(last, ends, below) - np.interp(first, ends, below))
+    return np.interp(last, ends, below) - np.interp(first, ends, below)
 
 
-def lookup_share(table: TableShape, first: int, last: int) -> float:
+@overload
+def lookup_share(table: TableShape, first: int, last: int) -> float: ...
+
+
+@overload
+def lookup_share(table: TableShape, first: IntArray, last: IntArray) -> FloatArray: ...
+
+
+def lookup_share(
+    table: TableShape, first: int | IntArray, last: int | IntArray
+) -> float | FloatArray:
     """Share of the ids that lie in rows [first, last), counted as often as they occur.
 
     In a hashed table nobody knows which range has the most frequent row: the share is that of the
@@ -85,7 +111,7 @@ def lookup_share(table: TableShape, first: int, last: int) -> float:
         return share + float(_bins(table.rows, table.zipf)[1][0]) * (1.0 - share)
     ends, _ = _bins(table.rows, table.zipf)
     below = _ids_below(table.rows, table.zipf)
-    return float(np.interp(last, ends, below) - np.interp(first, ends, below))
+    return np.interp(last, ends, below) - np.interp(first, ends, below)
 
 
 def even_boundaries(table: TableShape, lookups: float, parts: int, first: int) -> list[int]:

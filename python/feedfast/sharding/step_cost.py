@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from feedfast.sharding.placement import Placement
 from feedfast.sharding.sharding_plan import ShardingPlan
-from feedfast.sharding.skew import distinct_rows, lookup_share
+from feedfast.sharding.skew import FloatArray, IntArray, distinct_rows, lookup_share
 from feedfast.sharding.table_shape import TableShape
 from feedfast.sharding.topology import Topology
 
 Exchange = Literal["rows", "pooled"]
-FloatArray = NDArray[np.float64]
 
 _ID_BYTES = 4
 _POOLED_ID_BYTES = 8
@@ -88,10 +87,34 @@ class Metric(IntEnum):
     MEMORY_BYTES = 11  # weights, optimizer state, exchange buffers
 
 
+_EXCHANGED = (
+    *(Metric.ID_BYTES, Metric.ROW_BYTES),
+    *(Metric.GRADIENT_BYTES, Metric.ROW_SQUARE_BYTES),
+)
+
 PARTS: tuple[str, ...] = (
     *("source", "id exchange", "lookup", "row exchange"),
     *("gradient exchange", "update", "replica exchange", "dense"),
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Parts:
+    """Parts of one table that are not on ranks yet; of one placement or of many.
+
+    Attributes:
+        row_begin, row_end: [parts] rows of each.
+        columns: [parts] its columns.
+        row_ranges, column_ranges: [parts] into how many its placement divides rows and columns.
+        within_host: [parts] whether the ranges of rows are on one host (row_column).
+    """
+
+    row_begin: IntArray
+    row_end: IntArray
+    columns: IntArray
+    row_ranges: IntArray
+    column_ranges: IntArray
+    within_host: NDArray[np.bool_]
 
 
 class CostModel:
@@ -105,15 +128,62 @@ class CostModel:
         """[num_ranks, len(Metric)]: what `placement` of `table` adds to each rank."""
         total = np.zeros((self.topology.num_ranks, len(Metric)))
         if placement.kind == "data_parallel":
-            self._add_replica(total, table, table.rows)
+            total += self.everywhere(table, hot_rows=table.rows)
             return total
-        if placement.hot_rows:
-            self._add_replica(total, table, placement.hot_rows)
-        if self.workload.exchange == "rows":
-            self._add_rows(total, table, placement)
-        else:
-            self._add_pooled(total, table, placement)
+        shards = placement.shards
+        columns = len(placement.column_ranges)
+        total += self.everywhere(table, hot_rows=placement.hot_rows, column_ranges=columns)
+        count = len(shards)
+        parts = Parts(
+            row_begin=np.array([shard.row_begin for shard in shards], np.int64),
+            row_end=np.array([shard.row_end for shard in shards], np.int64),
+            columns=np.array([shard.columns for shard in shards], np.int64),
+            row_ranges=np.full(count, len(placement.row_ranges)),
+            column_ranges=np.full(count, columns),
+            within_host=np.full(count, placement.kind == "row_column"),
+        )
+        total[[shard.rank for shard in shards]] += self.owned(table, parts)
         return total
+
+    def everywhere(self, table: TableShape, *, hot_rows: int, column_ranges: int = 1) -> FloatArray:
+        """[len(Metric)]: what `table` adds to every rank, whoever owns it.
+
+        Args:
+            table: The table.
+            hot_rows: Rows on every rank; all of them: a data-parallel table.
+            column_ranges: Into how many the columns of the others are divided.
+        """
+        line = np.zeros(len(Metric))
+        if hot_rows:
+            self._add_replica(line, table, hot_rows)
+        if hot_rows == table.rows:
+            return line
+        if self.workload.exchange == "pooled":
+            line[Metric.SOURCE_SECONDS] += 2.0 * self.topology.table_seconds
+            return line
+        work, first = self.workload, hot_rows
+        ids = work.batch_per_rank * table.lookups_per_example
+        cold = lookup_share(table, first, table.rows) if first else 1.0
+        own = distinct_rows(table, ids, first, table.rows)
+        own_window = distinct_rows(table, ids * work.window, first, table.rows)
+        line[Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own, column_ranges)
+        line[Metric.WINDOW_SECONDS] += self._window(table, own_window, column_ranges)
+        line[Metric.MEMORY_BYTES] += own * table.dim * work.wire_bytes + 2.0 * own_window * (
+            _ID_BYTES + table.dim * _GRADIENT_BYTES
+        )
+        return line
+
+    def owned(self, table: TableShape, parts: Parts) -> FloatArray:
+        """[parts, len(Metric)]: what the owner of each part has beside `everywhere`."""
+        lines = np.zeros((parts.columns.size, len(Metric)))
+        if self.workload.exchange == "rows":
+            self._add_rows(lines, table, parts)
+        else:
+            self._add_pooled(lines, table, parts)
+        lines[:, Metric.MEMORY_BYTES] += table.part_bytes(
+            parts.row_end - parts.row_begin, parts.columns
+        )
+        return lines
 
     def part_seconds(self, totals: FloatArray) -> FloatArray:
         """Seconds of each of `PARTS` in a micro-batch, those of a window divided by its length.
@@ -130,21 +200,30 @@ class CostModel:
         replicas = replicas + self._sum_seconds(
             totals[..., 0, Metric.REPLICA_SUM_BYTES] + self.workload.dense_bytes
         )
-        local = totals[..., Metric.REDUCE_BYTES] / self.topology.local_bandwidth
+        ranks_first = np.moveaxis(totals, -2, 0)
+        source, lookup, update, local = self._slowest(
+            np.stack(
+                [
+                    ranks_first[..., Metric.SOURCE_SECONDS]
+                    + ranks_first[..., Metric.WINDOW_SECONDS] / window,
+                    ranks_first[..., Metric.LOOKUP_SECONDS],
+                    ranks_first[..., Metric.UPDATE_SECONDS],
+                    ranks_first[..., Metric.REDUCE_BYTES] / self.topology.local_bandwidth,
+                ],
+                axis=1,
+            )
+        )
+        ids, rows, gradients, squares = self._exchange_seconds(
+            np.stack([ranks_first[..., metric] for metric in _EXCHANGED], axis=1)
+        )
         return np.stack(
             [
-                self._slowest(
-                    totals[..., Metric.SOURCE_SECONDS] + totals[..., Metric.WINDOW_SECONDS] / window
-                ),
-                self._exchange_seconds(totals[..., Metric.ID_BYTES]),
-                self._slowest(totals[..., Metric.LOOKUP_SECONDS]),
-                self._exchange_seconds(totals[..., Metric.ROW_BYTES]) + self._slowest(local),
-                (
-                    self._exchange_seconds(totals[..., Metric.GRADIENT_BYTES])
-                    + self._exchange_seconds(totals[..., Metric.ROW_SQUARE_BYTES])
-                )
-                / window,
-                self._slowest(totals[..., Metric.UPDATE_SECONDS]) / window,
+                source,
+                ids,
+                lookup,
+                rows + local,
+                (gradients + squares) / window,
+                update / window,
                 replicas / window,
                 dense,
             ],
@@ -152,29 +231,31 @@ class CostModel:
         )
 
     def _slowest(self, seconds: FloatArray) -> FloatArray:
-        """[..., num_ranks] -> [...]: until the last rank is done, ranks of a host sharing cores."""
-        hosts = self._by_host(seconds)
-        shared = hosts.sum(axis=-1) / self.topology.workers
-        longest: FloatArray = np.maximum(hosts.max(axis=-1), shared).max(axis=-1)
+        """[num_ranks, ...] -> [...]: until the last rank is done, ranks of a host sharing cores."""
+        longest: FloatArray = seconds.max(axis=0)
+        if self.topology.workers < self.topology.ranks_per_host:
+            shared = self._by_host(seconds).sum(axis=1).max(axis=0) / self.topology.workers
+            longest = np.maximum(longest, shared)
         return longest
 
     def _exchange_seconds(self, out: FloatArray) -> FloatArray:
-        """All-to-all in which rank r sends out[..., r] bytes to every rank (or gets them)."""
+        """All-to-all in which rank r sends out[r, ...] bytes to every rank (or gets them)."""
         topology = self.topology
         ranks, per_host = topology.num_ranks, topology.ranks_per_host
         if ranks == 1:
-            return np.zeros(out.shape[:-1])
+            return np.zeros(out.shape[1:])
         hosts = self._by_host(out)
-        of_host = hosts.sum(axis=-1, keepdims=True)
-        sent, received = (per_host - 1) * hosts, of_host - hosts
-        busy = np.maximum(sent, received).max(axis=-1)
-        shared = (sent + received).sum(axis=-1) / (2.0 * topology.workers)
-        seconds = np.maximum(busy, shared).max(axis=-1) / topology.local_bandwidth
+        of_host, most = hosts.sum(axis=1), hosts.max(axis=1)
+        # Sent by the rank that sends most; received by the one that keeps least for itself.
+        busy = np.maximum((per_host - 1) * most, of_host - hosts.min(axis=1))
+        shared = (per_host - 1) * of_host / topology.workers
+        seconds = np.maximum(busy, shared).max(axis=0) / topology.local_bandwidth
+        largest = most.max(axis=0)
         if topology.num_hosts > 1:
-            of_all = of_host.sum(axis=-2, keepdims=True)
-            across = np.maximum((ranks - per_host) * hosts, of_all - of_host)
-            seconds = np.maximum(seconds, across.max(axis=(-2, -1)) / topology.host_bandwidth)
-        return np.where(out.max(axis=-1) > 0, seconds + self._latency, 0.0)
+            received = of_host.sum(axis=0) - of_host.min(axis=0)
+            across = np.maximum((ranks - per_host) * largest, received)
+            seconds = np.maximum(seconds, across / topology.host_bandwidth)
+        return np.where(largest > 0, seconds + self._latency, 0.0)
 
     def _gather_seconds(self, num_bytes: FloatArray) -> FloatArray:
         """All-gather of `num_bytes` from every rank."""
@@ -203,9 +284,9 @@ class CostModel:
 
     def _by_host(self, ranks: FloatArray) -> FloatArray:
         topology = self.topology
-        return ranks.reshape(*ranks.shape[:-1], topology.num_hosts, topology.ranks_per_host)
+        return ranks.reshape(topology.num_hosts, topology.ranks_per_host, *ranks.shape[1:])
 
-    def _add_replica(self, total: FloatArray, table: TableShape, rows: int) -> None:
+    def _add_replica(self, line: FloatArray, table: TableShape, rows: int) -> None:
         """Rows [0, rows) on every rank: read and pooled at home, gradients exchanged by all."""
         work, ranks = self.workload, self.topology.num_ranks
         ids = work.batch_per_rank * table.lookups_per_example
@@ -216,98 +297,79 @@ class CostModel:
         dense = rows * table.dim * work.wire_bytes
         # As `AccumulatingGradientTape` decides: all-gather when it moves fewer bytes.
         if ranks > 1 and (ranks - 1) * gather < 2.0 * (ranks - 1) / ranks * dense:
-            total[:, Metric.REPLICA_GATHER_BYTES] += gather
+            line[Metric.REPLICA_GATHER_BYTES] += gather
             summed = ranks * seen
         else:
-            total[:, Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
+            line[Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
             summed, updated = seen, float(rows) if ranks > 1 else updated
-        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * share, seen / work.window)
+        line[Metric.SOURCE_SECONDS] += self._source(table, ids * share, seen / work.window)
         copies = ranks if summed > seen else 1
-        total[:, Metric.WINDOW_SECONDS] += self._window(table, seen, copies=copies)
-        total[:, Metric.UPDATE_SECONDS] += self._update(table, table.dim, summed, updated)
-        total[:, Metric.MEMORY_BYTES] += table.part_bytes(rows, table.dim) + summed * (
+        line[Metric.WINDOW_SECONDS] += self._window(table, seen, copies=copies)
+        columns = np.array([table.dim])
+        line[Metric.UPDATE_SECONDS] += self._update(
+            table, columns, np.array([summed]), np.array([updated])
+        )[0]
+        line[Metric.MEMORY_BYTES] += table.part_bytes(rows, table.dim) + summed * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
         )
 
-    def _add_rows(self, total: FloatArray, table: TableShape, placement: Placement) -> None:
-        """Unique ids out, rows back, pooled at home; unique row gradients out once a window."""
+    def _add_rows(self, lines: FloatArray, table: TableShape, parts: Parts) -> None:
+        """Unique ids in, rows out; unique row gradients in and the optimizer once a window."""
         work, topology = self.workload, self.topology
         ranks = topology.num_ranks
         ids = work.batch_per_rank * table.lookups_per_example
-        element = work.wire_bytes
-        first = placement.hot_rows
-        columns = max(1, len(placement.column_ranges))
-        cold = 1.0
-        if first:
-            cold = lookup_share(table, first, table.rows)
-        own = distinct_rows(table, ids, first, table.rows)
-        own_window = distinct_rows(table, ids * work.window, first, table.rows)
-        total[:, Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own, columns)
-        total[:, Metric.WINDOW_SECONDS] += self._window(table, own_window, columns)
-        total[:, Metric.MEMORY_BYTES] += own * table.dim * element + 2.0 * own_window * (
-            _ID_BYTES + table.dim * _GRADIENT_BYTES
+        row_bytes = parts.columns * work.wire_bytes
+        rows = (parts.row_begin, parts.row_end)
+        seen = distinct_rows(table, ids, *rows)
+        in_window = distinct_rows(table, ids * work.window, *rows)
+        updated = distinct_rows(table, ids * work.window * ranks, *rows)
+        lines[:, Metric.ID_BYTES] = seen * _ID_BYTES
+        lines[:, Metric.ROW_BYTES] = seen * row_bytes
+        lines[:, Metric.GRADIENT_BYTES] = in_window * (_ID_BYTES + row_bytes)
+        lines[:, Metric.LOOKUP_SECONDS] = topology.table_seconds + ranks * seen * (
+            self._row(parts.columns * table.bytes_per_element) + row_bytes / topology.copy_bandwidth
         )
-        for shard in placement.shards:
-            rows = (shard.row_begin, shard.row_end)
-            seen = distinct_rows(table, ids, *rows)
-            in_window = distinct_rows(table, ids * work.window, *rows)
-            updated = distinct_rows(table, ids * work.window * ranks, *rows)
-            line = total[shard.rank]
-            line[Metric.ID_BYTES] += seen * _ID_BYTES
-            line[Metric.ROW_BYTES] += seen * shard.columns * element
-            line[Metric.GRADIENT_BYTES] += in_window * (_ID_BYTES + shard.columns * element)
-            line[Metric.LOOKUP_SECONDS] += topology.table_seconds + ranks * seen * (
-                self._row(shard.columns * table.bytes_per_element)
-                + shard.columns * element / topology.copy_bandwidth
-            )
-            line[Metric.UPDATE_SECONDS] += topology.table_seconds + self._update(
-                table, shard.columns, ranks * in_window, updated
-            )
-            if table.optimizer.startswith("rowwise_"):
-                others = columns - 1
-                line[Metric.ROW_SQUARE_BYTES] += updated * _GRADIENT_BYTES * others / ranks
-                # Squares of the own columns, then those of each other rank added.
-                line[Metric.UPDATE_SECONDS] += others * updated * topology.row_seconds
-            line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
-            line[Metric.MEMORY_BYTES] += ranks * (
-                seen * shard.columns * element
-                + in_window * (_ID_BYTES + shard.columns * _GRADIENT_BYTES)
-            )
+        lines[:, Metric.UPDATE_SECONDS] = topology.table_seconds + self._update(
+            table, parts.columns, ranks * in_window, updated
+        )
+        if table.optimizer.startswith("rowwise_"):
+            others = parts.column_ranges - 1
+            lines[:, Metric.ROW_SQUARE_BYTES] = updated * _GRADIENT_BYTES * others / ranks
+            # Squares of the own columns, then those of each other rank added.
+            lines[:, Metric.UPDATE_SECONDS] += others * updated * topology.row_seconds
+        lines[:, Metric.MEMORY_BYTES] = ranks * (
+            seen * row_bytes + in_window * (_ID_BYTES + parts.columns * _GRADIENT_BYTES)
+        )
 
-    def _add_pooled(self, total: FloatArray, table: TableShape, placement: Placement) -> None:
-        """All ids out, pooled vectors back, their gradients out again; each micro-batch."""
+    def _add_pooled(self, lines: FloatArray, table: TableShape, parts: Parts) -> None:
+        """All ids in, pooled vectors out, their gradients in again; each micro-batch."""
         work, topology = self.workload, self.topology
         ranks, batch = topology.num_ranks, work.batch_per_rank
         ids = batch * table.lookups_per_example
-        parts = max(1, len(placement.row_ranges))
-        total[:, Metric.SOURCE_SECONDS] += 2.0 * topology.table_seconds
-        for shard in placement.shards:
-            rows = (shard.row_begin, shard.row_end)
-            whole = shard.rows == table.rows
-            share = 1.0 if whole else lookup_share(table, *rows)
-            read = ranks * ids * share
-            pooled = float(batch * shard.columns * work.wire_bytes)
-            updated = distinct_rows(table, ranks * ids * work.window, *rows)
-            line = total[shard.rank]
-            line[Metric.ID_BYTES] += ids * share * _POOLED_ID_BYTES
-            if placement.kind == "row_column":
-                # Partial sums meet within the host first, then one of them crosses.
-                line[Metric.REDUCE_BYTES] += 2.0 * ranks * pooled * (parts - 1) / parts
-                pooled /= parts
-            line[Metric.ROW_BYTES] += pooled
-            line[Metric.GRADIENT_BYTES] += pooled * work.window
-            line[Metric.LOOKUP_SECONDS] += (
-                topology.table_seconds
-                + read * self._row(shard.columns * table.bytes_per_element)
-                + ranks * pooled / topology.copy_bandwidth
-            )
-            line[Metric.UPDATE_SECONDS] += topology.table_seconds * work.window + self._update(
-                table, shard.columns, read * work.window, updated
-            )
-            line[Metric.MEMORY_BYTES] += table.part_bytes(shard.rows, shard.columns)
-            line[Metric.MEMORY_BYTES] += 2.0 * ranks * (ids * share * _POOLED_ID_BYTES + pooled)
+        rows = (parts.row_begin, parts.row_end)
+        share = np.where(
+            parts.row_end - parts.row_begin == table.rows, 1.0, lookup_share(table, *rows)
+        )
+        read = ranks * ids * share
+        vectors = (batch * work.wire_bytes) * parts.columns.astype(np.float64)
+        # Of row_column, partial sums meet within the host first, then one of them crosses.
+        pooled = np.where(parts.within_host, vectors / parts.row_ranges, vectors)
+        updated = distinct_rows(table, ranks * ids * work.window, *rows)
+        lines[:, Metric.ID_BYTES] = ids * share * _POOLED_ID_BYTES
+        lines[:, Metric.REDUCE_BYTES] = 2.0 * ranks * (vectors - pooled)
+        lines[:, Metric.ROW_BYTES] = pooled
+        lines[:, Metric.GRADIENT_BYTES] = pooled * work.window
+        lines[:, Metric.LOOKUP_SECONDS] = (
+            topology.table_seconds
+            + read * self._row(parts.columns * table.bytes_per_element)
+            + ranks * pooled / topology.copy_bandwidth
+        )
+        lines[:, Metric.UPDATE_SECONDS] = topology.table_seconds * work.window + self._update(
+            table, parts.columns, read * work.window, updated
+        )
+        lines[:, Metric.MEMORY_BYTES] = 2.0 * ranks * (ids * share * _POOLED_ID_BYTES + pooled)
 
-    def _row(self, num_bytes: float) -> float:
+    def _row(self, num_bytes: IntArray) -> FloatArray:
         return self.topology.row_seconds + num_bytes / self.topology.row_bandwidth
 
     def _source(self, table: TableShape, ids: float, own: float, columns: int = 1) -> float:
@@ -331,16 +393,15 @@ class CostModel:
             + (copies - 1) * row_bytes / topology.copy_bandwidth
         )
 
-    def _update(self, table: TableShape, columns: int, summed: float, updated: float) -> float:
+    def _update(
+        self, table: TableShape, columns: IntArray, summed: FloatArray, updated: FloatArray
+    ) -> FloatArray:
         """`summed` row gradients unpacked and added, then `updated` rows and states written."""
         topology = self.topology
         state = columns * table.bytes_per_element + table.state_row_bytes(columns)
-        return (
-            summed * topology.sum_seconds
-            + summed * 2 * columns * _GRADIENT_BYTES / topology.sum_bandwidth
-            + updated * topology.update_seconds
-            + updated * 2 * state / topology.update_bandwidth
-        )
+        of_sum = topology.sum_seconds + 2 * columns * _GRADIENT_BYTES / topology.sum_bandwidth
+        of_row = topology.update_seconds + 2 * state / topology.update_bandwidth
+        return summed * of_sum + updated * of_row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feedfast.row_optimizers import Rule
 
@@ -16,6 +19,17 @@ MAX_ZIPF = 4.0
 MAX_ROWS = 1 << 40
 MAX_DIM = 1 << 16
 _STATE_BYTES = 4
+# Numbers of state of each column of a row, and of the row.
+_STATES: dict[Rule, tuple[int, int]] = {
+    "sgd": (0, 0),
+    "adagrad": (1, 0),
+    "rowwise_adagrad": (0, 1),
+    "adam": (2, 0),
+    "rowwise_adam": (1, 1),
+}
+
+# One part, or an array of many.
+Count = TypeVar("Count", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,19 +98,11 @@ class TableShape:
         """Bytes of all weights."""
         return self.rows * self.dim * self.bytes_per_element
 
-    def state_row_bytes(self, columns: int) -> int:
+    def state_row_bytes(self, columns: Count) -> Count:
         """Bytes of the optimizer's float32 state of one row of a part with `columns` columns."""
-        return (
-            _STATE_BYTES
-            * {
-                "sgd": 0,
-                "adagrad": columns,
-                "rowwise_adagrad": 1,
-                "adam": 2 * columns,
-                "rowwise_adam": columns + 1,
-            }[self.optimizer]
-        )
+        of_column, of_row = _STATES[self.optimizer]
+        return _STATE_BYTES * (of_column * columns + of_row)
 
-    def part_bytes(self, rows: int, columns: int) -> int:
+    def part_bytes(self, rows: Count, columns: Count) -> Count:
         """Bytes of weights and optimizer state of a part [rows, columns]."""
         return rows * (columns * self.bytes_per_element + self.state_row_bytes(columns))
