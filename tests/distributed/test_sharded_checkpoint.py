@@ -190,7 +190,18 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     dropped = {**manifest, "parts": manifest["parts"][1:]}
     (tmp_path / MANIFEST).write_text(json.dumps(dropped))
-    assert "the checkpoint has" in refused(tmp_path)
+    assert "on are in no part" in refused(tmp_path)
+    for wrong, changes in (
+        ("on are in two parts", {"row_begin": 0, "row_end": 67}),
+        # As many weights as the table has, some of them twice and others not at all.
+        ("weights of rows [0, 1) from column 0 on are in no part", {"row_begin": 1, "row_end": 35}),
+    ):
+        parts = [
+            {**part, **changes} if part["table"] == "rows" and not part["row_begin"] else part
+            for part in manifest["parts"]
+        ]
+        (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "parts": parts}))
+        assert wrong in refused(tmp_path)
     outside = json.dumps(manifest).replace(part.name, "../" + part.name)
     (tmp_path / MANIFEST).write_text(outside)
     assert "is no name of a file here" in refused(tmp_path)

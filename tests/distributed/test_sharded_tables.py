@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -317,16 +319,41 @@ def test_plans_that_do_not_fit_are_refused() -> None:
         taller, plan_of(1), 1
     )
 
-    def body(engine: Engine) -> str:
-        with pytest.raises(ValueError, match="has other tables, rules or another plan") as caught:
-            ShardedTables(specs, plan_of(2, shift=engine.rank), engine)
-        return str(caught.value)
-
-    on_ranks(2, body)
     decay = RowOptimization(rule="rowwise_adagrad", weight_decay=0.1)
     decayed = [
         TableSpec(name=spec.name, rows=spec.rows, dim=spec.dim, optimizer=decay) for spec in specs
     ]
     assert "divided by columns, rule 'rowwise_adagrad' cannot have" in message(
         decayed, plan_of(2), 2
+    )
+
+
+def test_ranks_that_differ_are_told_where() -> None:
+    def said(change: Callable[[TableSpec], TableSpec], *, shift: int = 0) -> str:
+        def body(engine: Engine) -> str:
+            specs = specs_of("adam")
+            if engine.rank == 2:
+                specs[1] = change(specs[1])
+            plan = plan_of(3, shift=shift * engine.rank)
+            with pytest.raises(ValueError, match="differs in") as caught:
+                ShardedTables(specs, plan, engine)
+            return str(caught.value)
+
+        first, *others = on_ranks(3, body)
+        assert others == [first, first]
+        return first
+
+    def other_optimizer(**changes: Any) -> Callable[[TableSpec], TableSpec]:
+        return lambda spec: replace(spec, optimizer=replace(spec.optimizer, **changes))
+
+    assert said(lambda spec: spec, shift=1).startswith("rank 1 differs in the plan")
+    assert said(other_optimizer(learning_rate=0.5)) == (
+        "rank 2 differs in learning_rate of 'whole': 0.5 where rank 0 has 0.05"
+    )
+    assert "learning_rate of 'whole'" in said(other_optimizer(learning_rate=lambda _: 0.1))
+    assert "beta1 of 'whole': 0.8" in said(other_optimizer(beta1=0.8))
+    assert "max_value of 'whole': 1.0" in said(other_optimizer(max_value=1.0))
+    assert "pooling of 'whole': mean" in said(lambda spec: replace(spec, pooling="mean"))
+    assert "first values of 'whole'" in said(
+        lambda spec: replace(spec, initializer=Normal(0.5, seed=1))
     )

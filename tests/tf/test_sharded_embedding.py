@@ -219,3 +219,35 @@ def test_a_tape_that_would_not_train_the_tables_says_so() -> None:
         loss = scale * tf.reduce_mean(layer({"sum": tf.ragged.constant([[1]])})["sum"])
     with pytest.raises(ValueError, match=r"participants\[0\].*its `trigger` must be among"):
         tape.gradient(loss, [scale])
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_table_that_the_loss_does_not_use_stays_as_it_is(traced: bool) -> None:
+    layer = ShardedEmbedding(
+        [
+            TableSpec(name=name, rows=ROWS, dim=DIM, optimizer=fft.optimizers.SparseAdam(0.1))
+            for name in ("used", "unused")
+        ],
+        engine=NullEngine(),
+    )
+    ids = tf.constant([[1, 2], [3, 4]])
+
+    def backward(*, both: bool) -> None:
+        with tf.GradientTape() as tape:
+            pooled = layer({"used": ids, "unused": ids})
+            loss = tf.reduce_sum(pooled["used"]) + (tf.reduce_sum(pooled["unused"]) if both else 0)
+        tape.gradient(loss, layer.trainable_variables)
+
+    if traced:
+        backward = tf.function(backward)
+    held = []
+    for both in (True, False):  # there is momentum when it is left out
+        backward(both=both)
+        layer.exchange_window(1.0)
+        layer.apply_window(1.0)
+        parts = layer.sharded.parts.values()
+        held.append([[array.copy() for array in (p.weights, *p.states)] for p in parts])
+    (used, unused), (used_after, unused_after) = held
+    assert not np.array_equal(used[0], used_after[0])
+    for before, after in zip(unused, unused_after, strict=True):
+        np.testing.assert_array_equal(before, after)

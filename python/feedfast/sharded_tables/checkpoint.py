@@ -10,11 +10,12 @@ or of earlier ones; the next save removes them.
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ class Manifest:
                 )
             if not _FILE_NAME.match(part.file):
                 raise ValueError(f"table {part.table!r}: {part.file!r} is no name of a file here")
+        of_table: dict[str, list[StoredPart]] = {table.name: [] for table in self.tables}
+        for part in self.parts:
+            of_table[part.table].append(part)
+        for table in self.tables:
+            _check_tiles(table, of_table[table.name])
 
 
 def save_tables(tables: ShardedTables, folder: Path) -> None:
@@ -328,7 +334,6 @@ class _Sources:
 
 def _read_part(table: str, part: TablePart, sources: _Sources) -> None:
     piece = part.piece
-    found = 0
     for stored in sources.overlapping(table, piece):
         rows = _overlap((stored.row_begin, stored.row_end), (piece.row_begin, piece.row_end))
         columns = _overlap(
@@ -347,12 +352,35 @@ def _read_part(table: str, part: TablePart, sources: _Sources) -> None:
             else:
                 to_columns, from_columns = columns
                 array[to_rows, to_columns] = source[from_rows, from_columns]
-        found += math.prod(to.stop - to.start for to, _ in (rows, columns))
-    if found != piece.rows * piece.columns:
+
+
+def _check_tiles(table: StoredTable, parts: Sequence[StoredPart]) -> None:
+    """Every weight of a table must be in one part.
+
+    From one row at which a part begins or ends to the next, the columns of the parts that have
+    these rows must follow each other.
+    """
+    coming = deque(sorted(parts, key=lambda part: part.row_begin))
+    ends = {row for part in parts for row in (part.row_begin, part.row_end)}
+    current: list[StoredPart] = []
+    for row, next_row in pairwise(sorted({0, table.rows} | ends)):
+        current = [part for part in current if part.row_end > row]
+        while coming and coming[0].row_begin == row:
+            current.append(coming.popleft())
+        column = 0
+        wrong = "no part"
+        for part in sorted(current, key=lambda part: part.column_begin):
+            if part.column_begin < column:
+                wrong, column = "two parts", part.column_begin
+            if part.column_begin != column or wrong != "no part":
+                break
+            column = part.column_end
+        else:
+            if column == table.dim:
+                continue
         raise ValueError(
-            f"table {table!r}: the checkpoint has {found} of {piece.rows * piece.columns} weights "
-            f"of rows [{piece.row_begin}, {piece.row_end}), columns [{piece.column_begin}, "
-            f"{piece.column_end})"
+            f"table {table.name!r}: weights of rows [{row}, {next_row}) from column {column} on "
+            f"are in {wrong}"
         )
 
 

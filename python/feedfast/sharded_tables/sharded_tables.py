@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from feedfast import _core
 from feedfast.bags import Bags, FloatArray, IntArray
 from feedfast.comm import Engine
 from feedfast.sharded_tables import messages
+from feedfast.sharded_tables.agreement import check_agreement
 from feedfast.sharded_tables.layout import Layout, Piece
 from feedfast.sharded_tables.messages import Words, exchange_requests
 from feedfast.sharded_tables.replicas import ReplicaExchange
@@ -90,7 +90,7 @@ class ShardedTables:
         self.replicas = {
             piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
         }
-        self._check_agreement()
+        check_agreement(self.specs, plan, engine, initialize=initialize)
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
@@ -150,15 +150,23 @@ class ShardedTables:
         )
         return self._assemble(bags, of_block, positions, received)
 
-    def accumulate(self, ids: Sequence[IntArray], gradients: Sequence[FloatArray]) -> None:
+    def accumulate(
+        self,
+        ids: Sequence[IntArray],
+        gradients: Sequence[FloatArray],
+        *,
+        tables: Sequence[int] | None = None,
+    ) -> None:
         """Adds the gradients of one micro-batch to the window.
 
         Args:
             ids: For each table [unique], as `lookup` gave them.
             gradients: For each table [unique, dim], by `FetchedRows.rows`. They are not copied and
                 must stay as they are until the window is exchanged or discarded.
+            tables: Positions of the tables that these are of; default: all.
         """
-        for window, rows, gradient in zip(self._window, ids, gradients, strict=True):
+        windows = self._window if tables is None else [self._window[table] for table in tables]
+        for window, rows, gradient in zip(windows, ids, gradients, strict=True):
             window.add(rows, np.ascontiguousarray(gradient, np.float32))
 
     def exchange_window(self, scale: float) -> float:
@@ -240,21 +248,6 @@ class ShardedTables:
         the order of additions, so a run that goes on from a checkpoint is the same to the bit.
         """
         self._replica_exchange.forget_counts()
-
-    def _check_agreement(self) -> None:
-        """All ranks must have cut the same tables in the same way, or they misread each other."""
-        said = [
-            self.plan.to_json(),
-            *(f"{spec.name} {spec.rows} {spec.dim} {spec.optimizer.rule}" for spec in self.specs),
-        ]
-        digest = hashlib.sha256("\n".join(said).encode()).digest()
-        mine = np.frombuffer(digest, np.uint8)
-        for rank, other in enumerate(self.engine.all_gather(mine, name="sharded_layout")):
-            if not np.array_equal(other, mine):
-                raise ValueError(
-                    f"rank {rank} has other tables, rules or another plan than rank "
-                    f"{self.engine.rank}, or its tables in another order"
-                )
 
     def _problem(self, bags: Sequence[Bags]) -> str | None:
         if len(bags) != len(self.specs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     of a window of backward passes `exchange_window` sends them to the processes that hold the rows,
     where `apply_window` updates them. `AccumulatingGradientTape(participants=[layer])` calls both.
     The layer has one trainable scalar, `trigger`, with gradient 0: backward passes that do not
-    differentiate by it collect nothing.
+    differentiate by it collect nothing. Tables on which the loss does not depend get no gradient.
 
     Args:
         tables: What they are, in the same order on all processes. A `TableSpec.optimizer` is a
@@ -163,9 +164,9 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 *(found.positions for found in fetched),
             ]
 
-        def accumulate(*arrays: NDArray[Any]) -> NDArray[np.float32]:
+        def accumulate(tables: Sequence[int], *arrays: NDArray[Any]) -> NDArray[np.float32]:
             if self._weight != 0.0:
-                self.sharded.accumulate(arrays[: len(specs)], arrays[len(specs) :])
+                self.sharded.accumulate(arrays[: len(tables)], arrays[len(tables) :], tables=tables)
             return np.zeros((), np.float32)
 
         found = tf.numpy_function(
@@ -186,12 +187,15 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             del trigger
 
             def grad(*upstream: Any) -> tuple[tf.Tensor, ...]:
-                gradients = [
-                    _dense(gradient, table_rows)
-                    for gradient, table_rows in zip(upstream, rows, strict=True)
-                ]
+                # Where the loss does not depend on a table, TensorFlow makes a dense gradient of
+                # zeros, which rules with momentum must not take for one of its rows.
+                used = [i for i, g in enumerate(upstream) if isinstance(g, tf.IndexedSlices)]
                 zero = tf.numpy_function(
-                    accumulate, [*unique, *gradients], tf.float32, name="sharded_accumulate"
+                    functools.partial(accumulate, used),
+                    # Of a pooled lookup: its rows are unique and ascend, and all of them are in it.
+                    [*(unique[i] for i in used), *(upstream[i].values for i in used)],
+                    tf.float32,
+                    name="sharded_accumulate",
                 )
                 zero.set_shape([])
                 return (zero, *([None] * len(rows)))
@@ -257,13 +261,3 @@ def _bags(ids: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         tf.cast(as_indexes("offsets", offsets), tf.int64),
         weights,
     )
-
-
-def _dense(gradient: Any, rows: tf.Tensor) -> tf.Tensor:
-    """A gradient by all of `rows`."""
-    if gradient is None:
-        return tf.zeros_like(rows)
-    if isinstance(gradient, tf.IndexedSlices):
-        # A pooled lookup: its rows are unique and ascend, and every fetched row is in a bag.
-        return gradient.values
-    return gradient
