@@ -136,7 +136,7 @@ class HorovodEngine(Engine):
         most = _MOST_BYTES // self.size
         rounds = needed = max(1, -(-max(p.size for p in payloads) // most))
         pieces: list[list[Bytes]] = [[] for _ in parts]
-        pieces[self.rank] = [_bytes_of(parts[self.rank])]
+        pieces[self.rank] = [_bytes_of(parts[self.rank]).copy()]
         index = 0
         while index < rounds:
             chunks = [p[index * most : (index + 1) * most] for p in payloads]
@@ -242,13 +242,13 @@ class _ExchangeBuffer:
     """The bytes that one all-to-all sends: always as many, so that Horovod need not agree anew.
 
     Every other process gets 8 bytes (how many rounds this process needs) and its part. What is left
-    of the capacity is addressed to this process itself and costs nothing on the wire. The capacity
-    doubles until everything fits.
+    of the capacity is addressed to this process itself and costs nothing on the wire, only a copy.
+    The capacity grows in steps of a quarter until everything fits.
     """
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
-        self._bytes: Bytes = np.empty(_FIRST_CAPACITY, np.uint8)
+        self._bytes = _aligned(_FIRST_CAPACITY)
 
     def pack(self, chunks: Sequence[Bytes], rounds: int) -> tuple[Bytes, NDArray[np.int32]]:
         """The buffer, and how many of its bytes go to each process."""
@@ -257,7 +257,7 @@ class _ExchangeBuffer:
         splits[self._rank] = 0
         needed = int(splits.sum(dtype=np.int64))
         if needed > self._bytes.size:
-            self._bytes = np.empty(1 << (needed - 1).bit_length(), np.uint8)
+            self._bytes = _aligned(_capacity(needed))
         splits[self._rank] = self._bytes.size - needed
         position = 0
         for rank, (chunk, size) in enumerate(zip(chunks, splits.tolist(), strict=True)):
@@ -269,7 +269,7 @@ class _ExchangeBuffer:
 
 
 class _GatherBuffer:
-    """The bytes that one all-gather sends, in memory that it keeps; doubles until they fit.
+    """The bytes that one all-gather sends, in memory that it keeps and that grows with them.
 
     New memory of that size costs more than the copy: the system clears its pages.
     """
@@ -281,10 +281,16 @@ class _GatherBuffer:
         """`size` in 8 bytes, and `chunk`; valid until the next call."""
         needed = _HEADER_BYTES + chunk.size
         if needed > self._bytes.size:
-            self._bytes = _aligned(1 << (needed - 1).bit_length())
+            self._bytes = _aligned(_capacity(needed))
         self._bytes[:_HEADER_BYTES] = _bytes_of(np.array([size]))
         self._bytes[_HEADER_BYTES:needed] = chunk
         return self._bytes[:needed]
+
+
+def _capacity(needed: int) -> int:
+    """At least `needed`, at most a quarter more: 4, 5, 6 or 7 times a power of two."""
+    step = 1 << max(0, (needed - 1).bit_length() - 3)
+    return -(-needed // step) * step
 
 
 def _aligned(size: int) -> Bytes:
