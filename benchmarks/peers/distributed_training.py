@@ -1,7 +1,7 @@
 """One of the processes that train a toy DLRM in several ways, in turns; started by horovodrun.
 
-Usage: distributed_training.py PART GROUP ROUNDS SCALE, PART one of training, sweep, crossover.
-GROUP names the shared memory, SCALE divides the sizes. Rank 0 prints one JSON document.
+Usage: distributed_training.py PART=ROUNDS,... GROUP SCALE, PART one of training, sweep, crossover.
+GROUP names the shared memory, SCALE divides the sizes. Rank 0 prints one JSON document by part.
 
 Everything that is compared runs in the same processes, one window after the other, from the same
 weights on the same batches with the same optimizer. A time is that of the slower process.
@@ -37,6 +37,7 @@ TABLES, DIM, IDS, DENSE = 8, 16, 10, 13
 UNITS = (256, 128, 1)
 K = 5
 SWEEP = (1, 2, 3, 5, 8, 16)
+QUICK_SWEEP = (1, 2, 5)
 # What an exchange waits more in the sweep with a slow link, which this kernel cannot emulate.
 SLEEP_S = 0.005
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -246,10 +247,11 @@ def engine_like(engine: Engine) -> Engine:
 def sweep(engine: Engine, group: str, rounds: int, scale: int) -> dict[str, Any]:
     rows, size = 100_000 // scale, 128 // scale
     del group
-    batches = make_batches(rows, size, max(SWEEP), engine.rank)
+    counts = SWEEP if scale == 1 else QUICK_SWEEP
+    batches = make_batches(rows, size, max(counts), engine.rank)
     plain, slow = HorovodEngine(), SlowLink()
     ways = {}
-    for k in SWEEP:
+    for k in counts:
         ways[f"link=gloo/k={k}"] = (ours(rows, plain, k), batches[:k])
         ways[f"link=slow/k={k}"] = (ours(rows, slow, k), batches[:k])
     return {"ways": in_turns(engine, ways, rounds), "sleep_ms": SLEEP_S * 1e3}
@@ -299,12 +301,15 @@ def crossover(engine: Engine, group: str, rounds: int, scale: int) -> dict[str, 
     return {"points": points, "predicted": threshold_share(DIM, engine.size, "exact")}
 
 
-def main(part: str, group: str, rounds: str, scale: str) -> None:
+def main(rounds: str, group: str, scale: str) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     engine = HorovodEngine()
     parts = {"training": training, "sweep": sweep, "crossover": crossover}
-    document = parts[part](engine, group, int(rounds), int(scale))
+    document = {}
+    for each in rounds.split(","):
+        part, _, count = each.partition("=")
+        document[part] = parts[part](engine, group, int(count), int(scale))
     if engine.rank == 0:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()

@@ -22,7 +22,7 @@ def workloads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("workloads")
 @pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="needs make setup-horovod")
 @pytest.mark.parametrize(
-    ("part", "num_rows"), [("training", 10), ("sweep", 18), ("crossover", 9), ("sharded", 53)]
+    ("part", "num_rows"), [("training", 10), ("sweep", 12), ("crossover", 9), ("sharded", 53)]
 )
 def test_parts_give_their_rows(part: str, num_rows: int) -> None:
     module = importlib.import_module(f"distributed_parts.{part}")

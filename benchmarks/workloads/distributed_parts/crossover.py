@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from distributed_parts.horovod_job import run_job
+from distributed_parts.toy_job import document_of
 from feedfast.bench import BenchOptions, BenchRow, row
 
 
 def rows(options: BenchOptions) -> Iterator[BenchRow]:
     """Time at each share; the shares at which bytes and time cross, beside the rule of the tape."""
-    rounds, scale = ("3", "8") if options.quick else ("15", "1")
-    document = run_job("distributed_training.py", "crossover", "none", rounds, scale)
+    document = document_of("crossover", options)
     if document is None:
         return
     points = document["points"]

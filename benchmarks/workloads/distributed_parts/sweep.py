@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from distributed_parts.horovod_job import run_job
+from distributed_parts.toy_job import document_of
 from feedfast.bench import BenchOptions, BenchRow, row
 
 _SOURCE_SHARE = 1 / 1.33
@@ -22,8 +22,7 @@ _SOURCE_SHARE = 1 / 1.33
 
 def rows(options: BenchOptions) -> Iterator[BenchRow]:
     """One row for each link and K, and those of the fit."""
-    rounds, scale = ("3", "8") if options.quick else ("11", "1")
-    document = run_job("distributed_training.py", "sweep", "none", rounds, scale)
+    document = document_of("sweep", options)
     if document is None:
         return
     by_link: dict[str, dict[int, float]] = {}

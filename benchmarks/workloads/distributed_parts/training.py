@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from distributed_parts.horovod_job import run_job
+from distributed_parts.toy_job import document_of
 from feedfast.bench import BenchOptions, BenchRow, row
 
 # Largest share of the peer's time: 1.2 and 2.5 times its examples/s.
@@ -22,10 +21,7 @@ _WIRE_TOLERANCE = 0.02
 
 def rows(options: BenchOptions) -> Iterator[BenchRow]:
     """Examples/s, loopback bytes, and exchanges of a window of five micro-batches."""
-    rounds, scale = ("3", "8") if options.quick else ("31", "1")
-    document = run_job(
-        "distributed_training.py", "training", f"bench-{uuid.uuid4().hex}", rounds, scale
-    )
+    document = document_of("training", options)
     if document is None:
         return
     ways, examples = document["ways"], document["examples"]
