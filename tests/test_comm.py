@@ -22,6 +22,7 @@ import pytest
 from feedfast.comm import Engine, NullEngine, SharedMemoryEngine, Traffic, connect
 from feedfast.comm.connection import HOROVOD_VARIABLES, SHARED_MEMORY_VARIABLES
 from feedfast.comm.traced import TracedEngine
+from leftovers import shared_memory_files
 
 Work = Callable[[Engine], Any]
 
@@ -121,14 +122,14 @@ def die_in_rank_1(engine: Engine) -> None:
 
 
 def test_a_killed_process_is_named_and_leaves_nothing() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory_files()
     started = time.monotonic()
     first, second, third = run_ranks(die_in_rank_1, 3)
     assert second == "ended"
     for message in (first, third):
         assert "is broken: rank 1 of 3 has ended" in message
     assert time.monotonic() - started < 30
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared_memory_files() <= before
 
 
 def fail_before_exchanging(engine: Engine) -> None:
@@ -363,7 +364,7 @@ def die_at_random(engine: Engine, victim: int, delay: float) -> None:
 
 
 def test_random_deaths_end_every_rank_with_the_name() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory_files()
     rng = np.random.default_rng(5)
     for _ in range(int(os.environ.get("FEEDFAST_TEST_DEATHS", "12"))):
         victim = int(rng.integers(3))
@@ -374,7 +375,7 @@ def test_random_deaths_end_every_rank_with_the_name() -> None:
         for message in results:
             assert f"is broken: rank {victim} of 3 has ended" in message
         assert time.monotonic() - started < 30
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared_memory_files() <= before
 
 
 def test_connect_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

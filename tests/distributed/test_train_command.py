@@ -20,6 +20,7 @@ from test_horovod_engine import horovodrun, needs_horovod
 from feedfast.cli import main
 from feedfast.comm.launch import run_local
 from feedfast.training import TrainedRun
+from leftovers import shared_memory_files
 
 # More for a long run outside of CI.
 DEATHS = int(os.environ.get("FEEDFAST_TEST_DEATHS", "2"))
@@ -79,7 +80,7 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
 ) -> None:
     run = tmp_path / "run"
     rng = random.Random(4)
-    shared_memory = set(os.listdir("/dev/shm"))
+    shared_memory = shared_memory_files()
     for death in range(DEATHS):
         sharding = ("row", "none")[death % 2]
         process = start(  # type: ignore[operator]
@@ -102,7 +103,7 @@ def test_killed_ranks_end_the_job_by_name_and_it_resumes(
         assert f"feedfast: rank {victim} of 2 was ended by SIGKILL" in errors
         assert f"the same command continues {run}" in errors
         assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
-        assert set(os.listdir("/dev/shm")) <= shared_memory
+        assert shared_memory_files() <= shared_memory
     timeline = tmp_path / "timeline.json"
     process = start(  # type: ignore[operator]
         *(*arguments, "--run", str(run), "--processes", "2", "--sharding", "row"),
