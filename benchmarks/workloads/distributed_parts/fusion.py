@@ -3,6 +3,7 @@
 A window is K micro-batches whose gradients are summed into one flat array and taken out again,
 scaled. Peers: numpy adding array by array into an array of its own per gradient, and TensorFlow
 ops as a training loop composes them (`tf.concat` of the flattened gradients, summed, split again).
+Gradients of 16 bits: beside casts of TensorFlow to float32 before, and of the means back behind.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -62,6 +64,9 @@ def rows(options: BenchOptions) -> Iterator[BenchRow]:
         repeats=repeats,
     )
 
+    for dtype in ("float16", "bfloat16"):
+        yield _narrow_row(batches, dtype, size, repeats, options.threads)
+
     tensors = [tf.constant(gradient) for gradient in batches[0]]
     sizes = [int(np.prod(s)) for s in shapes]
 
@@ -81,6 +86,51 @@ def rows(options: BenchOptions) -> Iterator[BenchRow]:
         fused_roundtrip,
         concat_roundtrip,
         peer_name=f"tensorflow {tf.__version__} concat and split",
+        unit="us",
+        target=1.1,
+        repeats=repeats,
+    )
+
+
+def _narrow_row(
+    batches: list[list[np.ndarray]],
+    dtype: Literal["float16", "bfloat16"],
+    size: str,
+    repeats: int,
+    threads: int,
+) -> BenchRow:
+    shapes = [gradient.shape for gradient in batches[0]]
+    tensors = [[tf.cast(gradient, dtype) for gradient in batch] for batch in batches]
+    bits = tf.float16 if dtype == "float16" else tf.uint16  # numpy has no bfloat16
+    arrays = [[tf.bitcast(tensor, bits).numpy() for tensor in batch] for batch in tensors]
+    arena = _core.FusionArenaFloat32(shapes, formats=[dtype] * len(shapes))
+    wide_arena = _core.FusionArenaFloat32(shapes)
+
+    def narrow_window() -> list[np.ndarray]:
+        arena.start_window()
+        for batch in arrays:
+            arena.accumulate(batch, threads=threads)
+        return arena.unpack(scale=1 / WINDOW, threads=threads)
+
+    @tf.function
+    def cast(of: list[tf.Tensor], to: tf.DType) -> list[tf.Tensor]:
+        return [tf.cast(tensor, to) for tensor in of]
+
+    def cast_window() -> list[tf.Tensor]:
+        wide_arena.start_window()
+        for batch in tensors:
+            wide = [tensor.numpy() for tensor in cast(batch, tf.float32)]
+            wide_arena.accumulate(wide, threads=threads)
+        means = wide_arena.unpack(scale=1 / WINDOW, threads=threads)
+        return cast([tf.constant(mean) for mean in means], tf.as_dtype(dtype))
+
+    for mean, want in zip(narrow_window(), cast_window(), strict=True):
+        np.testing.assert_array_equal(mean, tf.bitcast(want, bits).numpy())
+    return compare(
+        f"distributed/window={WINDOW}/dtype={dtype}/{size}/threads={threads}",
+        narrow_window,
+        cast_window,
+        peer_name="casts of TensorFlow around float32",
         unit="us",
         target=1.1,
         repeats=repeats,
