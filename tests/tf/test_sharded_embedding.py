@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import feedfast.tf as fft
 from feedfast.comm import NullEngine
-from feedfast.sharded_tables import BadBagsError, RowOptimization, TableSpec
+from feedfast.sharded_tables import BadBagsError, RowOptimization, ShardedVocabulary, TableSpec
 from feedfast.tf.distributed.sharded_embedding import ShardedEmbedding
 
 ROWS, DIM, BATCH = 50, 5, 8
@@ -251,3 +251,62 @@ def test_a_table_that_the_loss_does_not_use_stays_as_it_is(traced: bool) -> None
     assert not np.array_equal(used[0], used_after[0])
     for before, after in zip(unused, unused_after, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_strings_train_the_table_that_their_rows_train(traced: bool) -> None:
+    engine = NullEngine()
+    keys = [b"", b"\xff\x00", b"k" * 10_000, *(b"key %d" % i for i in range(60))]
+    vocabulary = ShardedVocabulary.build([keys], engine, num_parts=3, fingerprint_bits=32)
+    specs = [
+        TableSpec(name=name, rows=rows, dim=DIM, pooling="mean", optimizer=OPTIMIZERS["adam"]())
+        for name, rows in (("keyed", vocabulary.num_rows), ("plain", ROWS))
+    ]
+
+    def trained(by_key: bool) -> list[np.ndarray]:
+        layer = ShardedEmbedding(specs, engine=engine, vocabularies={"keyed": vocabulary})
+
+        def backward(keyed: Any, offsets: Any, weights: Any, plain: Any, target: Any) -> None:
+            with tf.GradientTape() as tape:
+                pooled = layer({"keyed": (keyed, offsets, weights), "plain": plain})
+                loss = loss_of(list(pooled.values()), target)
+            tape.gradient(loss, layer.trainable_variables)
+
+        if traced:
+            backward = tf.function(backward, reduce_retracing=True)
+        for step in range(6):
+            rng = np.random.default_rng(step)
+            lengths = rng.integers(0, 4, BATCH)
+            words = [*keys, b"unknown", b"other"]
+            chosen = [words[i] for i in rng.integers(0, len(words), lengths.sum())]
+            backward(
+                tf.constant(chosen, tf.string)
+                if by_key
+                else tf.constant(vocabulary.lookup(chosen)),
+                tf.constant(np.concatenate([[0], np.cumsum(lengths)])),
+                tf.constant(rng.uniform(0.5, 2.0, len(chosen)), tf.float32),
+                ragged(rng),
+                tf.constant(rng.standard_normal((BATCH, DIM)), tf.float32),
+            )
+            layer.exchange_window(1.0)
+            layer.apply_window(1.0)
+        parts = [*layer.sharded.parts.values(), *layer.sharded.replicas.values()]
+        return [part.weights for part in parts]
+
+    for got, want in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert got.std() > 0
+
+
+def test_codes_of_strings_are_those_of_the_vocabulary() -> None:
+    keys = ["", "a", b"\xff\x00", "für", "k" * 10_000]
+    for seed in (0, 5, 2**64 - 1):
+        vocabulary = ShardedVocabulary.build([keys], NullEngine(), seed=seed)
+        codes = fft.hashing.hash_keys(tf.constant([keys, keys]), seed=seed)
+        np.testing.assert_array_equal(codes, [vocabulary.hash_keys(keys)] * 2)
+
+
+def test_strings_need_a_vocabulary() -> None:
+    layer = ShardedEmbedding([TableSpec(name="t", rows=4, dim=2)], engine=NullEngine())
+    with pytest.raises(TypeError, match="values must be an integer tensor"):
+        layer({"t": tf.constant(["a"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feedfast.sharded_tables.initializers import Constant, Initializer, Normal, Uniform
+from feedfast.sharded_tables.key_tables import KeyBags
 from feedfast.sharded_tables.messages import BadBagsError
 from feedfast.sharded_tables.sharded_tables import FetchedRows, ShardedTables
 from feedfast.sharded_tables.sharded_vocabulary import ShardedVocabulary, lookup_rows
@@ -13,6 +14,7 @@ __all__ = [
     "Constant",
     "FetchedRows",
     "Initializer",
+    "KeyBags",
     "Normal",
     "RowOptimization",
     "ShardedTables",

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,12 +60,18 @@ def all_or_none(
 
 
 def check_agreement(
-    specs: Sequence[TableSpec], plan: ShardingPlan, engine: Engine, *, initialize: bool
+    specs: Sequence[TableSpec],
+    plan: ShardingPlan,
+    engine: Engine,
+    *,
+    initialize: bool,
+    more: Mapping[str, str],
 ) -> None:
     """Ranks that cut or train tables in different ways would misread each other; one exchange.
 
     Compared are the plan, names, sizes, the options of the optimizers (of a schedule its first
-    learning rate) and, of tables that are to be initialized, the values of row 0.
+    learning rate) and, of tables that are to be initialized, the values of row 0; and what `more`
+    describes, by name.
 
     Raises:
         ValueError: Ranks differ; names the first field that does, on all ranks alike.
@@ -77,6 +83,7 @@ def check_agreement(
             "the plan": plan.to_json(),
             "the tables": ", ".join(spec.name for spec in specs),
             "initialize": str(initialize),
+            **more,
         }
         for spec in specs:
             optimizer: RowOptimization = spec.optimizer

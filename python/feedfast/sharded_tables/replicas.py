@@ -19,7 +19,8 @@ class ReplicaExchange:
     With a total of t rows that have gradients, each counted on every rank that has one, a rank
     sends on average 4 (dim + 1) (n - 1) t / n bytes as rows and 4 (dim + 1) 2 (n - 1) V / n in an
     all-reduce of all V; so the sum is dense where t >= 2 V. The numbers are those of the window
-    before, which all ranks know; the first window is sparse. All dense replicas share one exchange
+    before, which all ranks know; the first window is sparse. So is a single row always: an exchange
+    would save less than a row for each rank. All dense replicas share one exchange
     "sharded_replicas" of sum over them of V (dim + 1) floats: the last column counts the ranks that
     have a gradient of the row, since a row without one must not be updated.
 
@@ -37,7 +38,7 @@ class ReplicaExchange:
     def is_dense(self) -> tuple[bool, ...]:
         """For each replica; the same on all ranks."""
         return tuple(
-            int(total) >= 2 * piece.rows
+            piece.rows > 1 and int(total) >= 2 * piece.rows
             for total, piece in zip(self._totals, self._replicas, strict=True)
         )
 

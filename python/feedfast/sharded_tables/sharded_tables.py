@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.bags import Bags, FloatArray, IntArray
 from feedfast.comm import Engine
 from feedfast.sharded_tables import messages
 from feedfast.sharded_tables.agreement import check_agreement
+from feedfast.sharded_tables.key_codes import Codes
+from feedfast.sharded_tables.key_tables import Asked, AskedKeys, KeyBags, KeyTables
 from feedfast.sharded_tables.layout import Layout, Piece
-from feedfast.sharded_tables.messages import Words, exchange_requests
+from feedfast.sharded_tables.messages import BadBagsError, Words, exchange_requests
 from feedfast.sharded_tables.replicas import ReplicaExchange
 from feedfast.sharded_tables.row_window import RowWindow
+from feedfast.sharded_tables.sharded_vocabulary import ShardedVocabulary
 from feedfast.sharded_tables.table_part import TablePart
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
 from feedfast.sharding import ShardingPlan
@@ -49,7 +53,9 @@ class ShardedTables:
 
     - "sharded_ids": sum over other ranks r of 4 (1 + S(r) + sum of u(p) over the pieces of r)
     - "sharded_rows": what others looked up here: sum over other ranks and own pieces p of
-      4 columns(p) u(p) of that rank
+      4 columns(p) u(p) of that rank. For a piece that is looked up by keys, k(p) distinct ones of
+      its rank, the request has 8 k(p) in place of 4 u(p) and the answer 4 k(p) more; the rows of
+      the known ones are the u(p), and all others are row 0, a replica.
     - "sharded_gradients", per window, u over the window: sum over other ranks r of
       4 (S(r) + R + sum of u(p) (1 + columns(p)) over the pieces of r and the R replicas)
     - "sharded_row_squares", per window where a table with a row-wise rule is divided by columns: 4
@@ -62,11 +68,13 @@ class ShardedTables:
         plan: Where their parts live; of the same tables.
         engine: Of as many ranks as the plan has.
         initialize: Set the weights to their first values; not needed before `load_tables`.
+        vocabularies: By table, for lookups by keys. The plan has such tables where
+            `ShardedVocabulary.placement` puts them.
 
     Raises:
-        ValueError: Plan, tables and engine do not fit, or ranks differ in them; or a table with a
-            row-wise rule is divided by columns and has "l2" decay or `max_value`, which look at the
-            weights of all columns.
+        ValueError: Plan, tables, vocabularies and engine do not fit, or ranks differ in them; or a
+            table with a row-wise rule is divided by columns and has "l2" decay or `max_value`,
+            which look at the weights of all columns.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class ShardedTables:
         engine: Engine,
         *,
         initialize: bool = True,
+        vocabularies: Mapping[str, ShardedVocabulary] | None = None,
     ) -> None:
         self.specs = tuple(specs)
         self.plan = plan
@@ -90,7 +99,10 @@ class ShardedTables:
         self.replicas = {
             piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
         }
-        check_agreement(self.specs, plan, engine, initialize=initialize)
+        self._keys = KeyTables(vocabularies or {}, self.specs, self.layout, engine)
+        check_agreement(
+            self.specs, plan, engine, initialize=initialize, more=self._keys.described()
+        )
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
@@ -110,24 +122,31 @@ class ShardedTables:
             part.weights.nbytes + sum(state.nbytes for state in part.states) for part in parts
         )
 
-    def lookup(self, bags: Sequence[Bags]) -> list[FetchedRows]:
+    def lookup(self, bags: Sequence[Bags | KeyBags]) -> list[FetchedRows]:
         """Fetches the rows of `bags`, one for each table; two exchanges.
+
+        Bags of keys have the row 0 where a key is unknown; ranks need not agree about which tables
+        they look up by keys.
 
         Raises:
             BadBagsError: Bags of any rank have an id that is no row of its table, offsets that do
-                not ascend from 0 to nnz, or weights that are not nnz finite numbers; the message
-                names rank, table, position and value. Nothing else was exchanged then, and the
-                next lookup is possible.
+                not ascend from 0 to nnz, or weights that are not nnz finite numbers; or what should
+                be keys is not. The message names rank, table, position and value. Nothing else was
+                exchanged then, and the next lookup is possible.
+            RuntimeError: A message of another rank has a wrong size.
         """
-        problem = self._problem(bags)
-        if problem is not None:  # all ranks hear of it, so that none waits for this one
-            refused = [messages.problem(problem)] * self.engine.size
-            exchange_requests(self.engine, refused, name="sharded_ids")
         layout = self.layout
+        asked = self._asked(bags)
+        if isinstance(asked, str):  # all ranks hear of it, so that none waits for this one
+            problems = [messages.problem(asked)] * self.engine.size
+            exchange_requests(self.engine, problems, name="sharded_ids")
+            raise BadBagsError(asked)
+        nothing = np.empty(0, np.int64)
+        values = [each.values if isinstance(each, Bags) else nothing for each in asked]
         keys = np.concatenate(
             [
-                bag.values + first
-                for bag, first in zip(bags, layout.first_keys[:-1].tolist(), strict=True)
+                ids + first
+                for ids, first in zip(values, layout.first_keys[:-1].tolist(), strict=True)
             ]
         ).astype(np.int64, copy=False)
         unique, positions = self._distinct.find(keys)
@@ -136,10 +155,18 @@ class ShardedTables:
             unique[ends[block] : ends[block + 1]] - first
             for block, first in enumerate(layout.block_keys[:-1].tolist())
         ]
+        of_table = [
+            of_bags - ends[first]
+            for of_bags, first in zip(
+                np.split(positions, np.cumsum([ids.size for ids in values])[:-1]),
+                layout.first_blocks[:-1],
+                strict=True,
+            )
+        ]
         requests = exchange_requests(
             self.engine,
             [
-                messages.request([of_block[piece.block] for piece in pieces])
+                messages.request([_asked_of(piece, asked, of_block) for piece in pieces])
                 for pieces in layout.pieces_of_rank
             ],
             name="sharded_ids",
@@ -148,7 +175,9 @@ class ShardedTables:
             [self._answer(rank, request) for rank, request in enumerate(requests)],
             name="sharded_rows",
         )
-        return self._assemble(bags, of_block, positions, received)
+        for table, of_keys in self._keys.resolve(asked, received, of_block).items():
+            of_table[table] = of_keys
+        return self._assemble(of_block, of_table, received)
 
     def accumulate(
         self,
@@ -249,65 +278,79 @@ class ShardedTables:
         """
         self._replica_exchange.forget_counts()
 
-    def _problem(self, bags: Sequence[Bags]) -> str | None:
+    def _asked(self, bags: Sequence[Bags | KeyBags]) -> list[Asked] | str:
+        """The bags, checked; or what is wrong with them."""
         if len(bags) != len(self.specs):
             return f"bags of {len(bags)} tables; there are {len(self.specs)}"
-        for spec, bag in zip(self.specs, bags, strict=True):
+        asked = []
+        for table, (spec, bag) in enumerate(zip(self.specs, bags, strict=True)):
             try:
-                bag.validate(spec.rows)
-            except (IndexError, ValueError) as error:
+                asked.append(self._keys.asked(table, bag))
+            except (IndexError, TypeError, ValueError) as error:
                 return f"table {spec.name!r}: {error}"
-        return None
+        return asked
 
     def _answer(self, rank: int, request: Words) -> FloatArray:
-        """The rows that another rank asked for, piece after piece; `_assemble` has its own."""
+        """What another rank asked for: the rows of keys, then weights piece after piece.
+
+        Nothing for this rank itself: `KeyTables.resolve` and `_assemble` have its own.
+        """
         if rank == self.engine.rank:
             return np.empty(0, np.float32)
         asked = messages.requested(request, len(self._own), sender=rank)
-        sizes = [rows.size * piece.columns for rows, piece in zip(asked, self._own, strict=True)]
-        answer = np.empty(sum(sizes), np.float32)
-        at = 0
-        for rows, piece, size in zip(asked, self._own, sizes, strict=True):
-            out = answer[at : at + size].reshape(rows.size, piece.columns)
-            self.parts[piece].read(rows, out)
+        of_keys = [np.empty(0, np.int32)]
+        of_piece: list[NDArray[np.integer[Any]]] = []
+        for piece, rows in zip(self._own, asked, strict=True):
+            if rows.dtype == np.uint64:
+                found = self._keys.find(piece, messages.as_codes(rows, sender=rank))
+                of_keys.append(found.astype(np.int32))
+                of_piece.append(self._keys.distinct(found)[0])
+            else:
+                of_piece.append(rows)
+        rows_of_keys = np.concatenate(of_keys)
+        sizes = [rows.size * piece.columns for rows, piece in zip(of_piece, self._own, strict=True)]
+        answer = np.empty(rows_of_keys.size + sum(sizes), np.float32)
+        answer[: rows_of_keys.size] = rows_of_keys.view(np.float32)
+        at = rows_of_keys.size
+        for wanted, piece, size in zip(of_piece, self._own, sizes, strict=True):
+            out = answer[at : at + size].reshape(wanted.size, piece.columns)
+            self.parts[piece].read(wanted, out)
             at += size
         return answer
 
     def _assemble(
         self,
-        bags: Sequence[Bags],
         of_block: Sequence[IntArray],
-        positions: IntArray,
+        of_table: Sequence[IntArray],
         received: Sequence[FloatArray],
     ) -> list[FetchedRows]:
         """The fetched rows of every table, block after block.
 
         Args:
-            bags: For each table.
             of_block: For each block the distinct rows, from its first.
-            positions: [nnz of all tables] of each id among the distinct rows of all tables.
+            of_table: For each table the position of each id among its distinct rows.
             received: From each other rank the rows of its pieces.
         """
         layout = self.layout
         ends = np.cumsum([0, *(rows.size for rows in of_block)]).tolist()
         fetched = []
         out_of_block: list[FloatArray] = []
-        first_value = 0
-        for table, (spec, bag) in enumerate(zip(self.specs, bags, strict=True)):
+        for table, (spec, positions) in enumerate(zip(self.specs, of_table, strict=True)):
             blocks = range(layout.first_blocks[table], layout.first_blocks[table + 1])
             first = ends[blocks.start]
             rows = _aligned_rows(ends[blocks.stop] - first, spec.dim)
             out_of_block += [rows[ends[b] - first : ends[b + 1] - first] for b in blocks]
             ids = [of_block[b] + (layout.block_keys[b] - layout.first_keys[table]) for b in blocks]
-            of_bags = positions[first_value : first_value + bag.values.size]
-            first_value += bag.values.size
-            fetched.append(FetchedRows(np.concatenate(ids), rows, of_bags - first))
+            fetched.append(FetchedRows(np.concatenate(ids), rows, positions))
         for piece, part in self.parts.items():
             out = out_of_block[piece.block]
             part.read(of_block[piece.block], out[:, piece.column_begin : piece.column_end])
         for rank, (values, pieces) in enumerate(zip(received, layout.pieces_of_rank, strict=True)):
             at = 0
-            for piece in pieces if rank != self.engine.rank else ():
+            others = pieces if rank != self.engine.rank else ()
+            wanted = sum(out_of_block[piece.block].shape[0] * piece.columns for piece in others)
+            messages.check_size(values.size, wanted, sender=rank)
+            for piece in others:
                 out = out_of_block[piece.block]
                 size = out.shape[0] * piece.columns
                 out[:, piece.column_begin : piece.column_end] = values[at : at + size].reshape(
@@ -377,6 +420,18 @@ def _check_rule(specs: Sequence[TableSpec], pieces: Sequence[Piece]) -> None:
 
 def _shares_row_squares(specs: Sequence[TableSpec], pieces: Sequence[Piece]) -> bool:
     return len(pieces) > 1 and specs[pieces[0].table].optimizer.is_rowwise
+
+
+def _asked_of(
+    piece: Piece, asked: Sequence[Asked], of_block: Sequence[IntArray]
+) -> IntArray | Codes:
+    """What to ask the rank of a piece for: rows, or codes of keys."""
+    keys = asked[piece.table]
+    return (
+        keys.codes[keys.of_rank(piece.rank)]
+        if isinstance(keys, AskedKeys)
+        else of_block[piece.block]
+    )
 
 
 def _aligned_rows(num_rows: int, dim: int) -> FloatArray:

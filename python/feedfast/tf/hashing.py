@@ -10,7 +10,20 @@ import tensorflow as tf
 
 from feedfast.tf import _library
 
-__all__ = ["double_hash_rows", "hash_rows", "quotient_remainder_rows"]
+__all__ = ["double_hash_rows", "hash_keys", "hash_rows", "quotient_remainder_rows"]
+
+
+def hash_keys(keys: Any, *, seed: int = 0) -> tf.Tensor:
+    """The 64-bit codes that a `Vocabulary` of this seed knows keys by.
+
+    Args:
+        keys: Strings of any shape.
+        seed: Of the hash, `0 <= seed < 2**64`.
+
+    Returns:
+        uint64 codes of the shape of the keys.
+    """
+    return _library.ops().feedfast_hash_keys(keys, seed=_seed_bits(seed))
 
 
 def hash_rows(keys: Any, num_rows: int, *, seed: int = 0) -> Any:

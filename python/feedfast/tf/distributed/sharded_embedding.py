@@ -16,9 +16,16 @@ from numpy.typing import NDArray
 
 from feedfast.bags import Bags
 from feedfast.comm import Engine, connect
-from feedfast.sharded_tables import RowOptimization, ShardedTables, TableSpec
+from feedfast.sharded_tables import (
+    KeyBags,
+    RowOptimization,
+    ShardedTables,
+    ShardedVocabulary,
+    TableSpec,
+)
 from feedfast.sharded_tables.checkpoint import load_tables, save_tables
 from feedfast.sharding import ShardingPlan, TableShape, row_wise
+from feedfast.tf.hashing import hash_keys
 from feedfast.tf.optimizers import RowOptimizer
 from feedfast.tf.pooled_embedding import flat_weights, values_and_offsets
 from feedfast.tf.pooled_lookup import as_indexes, pooled_lookup
@@ -28,9 +35,10 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
     """All embedding tables of a model, divided between processes; a call pools rows of each.
 
     Ids of a table have the forms of `fft.layers.PooledEmbedding`, or are a triple `(values [nnz],
-    offsets [batch + 1], weights [nnz])`. All processes call the layer equally often, each with its
-    own examples; a process that has none left calls it with empty bags. A call makes two exchanges
-    whatever the number of tables, inside a `tf.function` too; `ShardedTables` has their bytes.
+    offsets [batch + 1], weights [nnz])`; those of a table with a vocabulary may be strings. All
+    processes call the layer equally often, each with its own examples; a process that has none left
+    calls it with empty bags. A call makes two exchanges whatever the number of tables, inside a
+    `tf.function` too; `ShardedTables` has their bytes.
 
     The tables are no variables: a backward pass collects the gradients of the rows, and at the end
     of a window of backward passes `exchange_window` sends them to the processes that hold the rows,
@@ -45,6 +53,8 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         plan: Where the parts live; default: all tables by rows over all processes.
         engine: Default: `feedfast.comm.connect()`.
         initialize: Set the weights to their first values; not needed before `load_tables`.
+        vocabularies: By table, of keys that are looked up where the rows are; of the same engine.
+            `ShardedVocabulary.placement` has the place of such a table in a plan.
         **kwargs: As for `keras.layers.Layer`.
 
     Raises:
@@ -61,6 +71,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         plan: ShardingPlan | None = None,
         engine: Engine | None = None,
         initialize: bool = True,
+        vocabularies: Mapping[str, ShardedVocabulary] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,10 +83,12 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
                 dataclasses.replace(table, optimizer=row_optimization(table.optimizer))
                 for table in tables
             ],
-            rows_over_all(tables, engine.size) if plan is None else plan,
+            rows_over_all(tables, engine.size, vocabularies) if plan is None else plan,
             engine,
             initialize=initialize,
+            vocabularies=vocabularies,
         )
+        self._seeds = {name: each.seed for name, each in (vocabularies or {}).items()}
         self._weight = 1.0
         self.trigger = self.add_weight(
             name="trigger", shape=(), initializer="zeros", dtype="float32", autocast=False
@@ -96,7 +109,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         names = [spec.name for spec in self.sharded.specs]
         if sorted(ids) != sorted(names):
             raise ValueError(f"layer {self.name!r} has tables {names}; got ids of {sorted(ids)}")
-        bags = [_bags(ids[name]) for name in names]
+        bags = [_bags(ids[name], self._seeds.get(name)) for name in names]
         rows, positions = self._fetch(bags)
         return {
             spec.name: tf.cast(
@@ -154,7 +167,9 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
             remaining = iter(arrays)
             fetched = self.sharded.lookup(
                 [
-                    Bags(next(remaining), next(remaining), next(remaining) if weighted else None)
+                    _numpy_bags(
+                        next(remaining), next(remaining), next(remaining) if weighted else None
+                    )
                     for weighted in is_weighted
                 ]
             )
@@ -237,27 +252,50 @@ def row_optimization(optimizer: Any) -> RowOptimization:
     )
 
 
-def rows_over_all(tables: Sequence[TableSpec], num_ranks: int) -> ShardingPlan:
-    """Every table by rows over all ranks, as if each had a host of its own."""
+def rows_over_all(
+    tables: Sequence[TableSpec],
+    num_ranks: int,
+    vocabularies: Mapping[str, ShardedVocabulary] | None = None,
+) -> ShardingPlan:
+    """Every table by rows over all ranks, as if each had a host of its own.
+
+    Tables with one of the `vocabularies` are divided as it is.
+    """
     shapes = tuple(TableShape(name=table.name, rows=table.rows, dim=table.dim) for table in tables)
+    vocabularies = vocabularies or {}
     return ShardingPlan(
         num_ranks=num_ranks,
         ranks_per_host=1,
         tables=shapes,
-        placements=tuple(row_wise(shape, range(num_ranks)) for shape in shapes),
+        placements=tuple(
+            vocabularies[shape.name].placement(shape)
+            if shape.name in vocabularies
+            else row_wise(shape, range(num_ranks))
+            for shape in shapes
+        ),
     )
 
 
-def _bags(ids: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Values, offsets and weights of ids in any of their forms."""
+def _bags(ids: Any, seed: int | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Values, offsets and weights of ids in any of their forms; strings become uint64 codes.
+
+    `seed` is of the table's vocabulary, None where it has none.
+    """
     weights = None
     if isinstance(ids, tuple | list) and len(ids) == 3:
         *ids, weights = ids
     values, offsets = values_and_offsets(ids)
     if weights is not None:
         weights = tf.cast(flat_weights(weights), tf.float32)
-    return (
-        tf.cast(as_indexes("values", values), tf.int64),
-        tf.cast(as_indexes("offsets", offsets), tf.int64),
-        weights,
-    )
+    values = tf.convert_to_tensor(values)
+    if seed is not None and values.dtype == tf.string:
+        values = hash_keys(values, seed=seed)
+    else:
+        values = tf.cast(as_indexes("values", values), tf.int64)
+    return values, tf.cast(as_indexes("offsets", offsets), tf.int64), weights
+
+
+def _numpy_bags(values: Any, offsets: Any, weights: Any) -> Bags | KeyBags:
+    """What `_bags` gave, on the way to `ShardedTables`."""
+    kind = KeyBags if values.dtype == np.uint64 else Bags
+    return kind(values, offsets, weights)
