@@ -99,7 +99,8 @@ class ShardedTables:
         self.replicas = {
             piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
         }
-        self._keys = KeyTables(vocabularies or {}, self.specs, self.layout, engine)
+        self.vocabularies = dict(vocabularies or {})
+        self._keys = KeyTables(self.vocabularies, self.specs, self.layout, engine)
         check_agreement(
             self.specs, plan, engine, initialize=initialize, more=self._keys.described()
         )

@@ -11,23 +11,28 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from feedfast import _core
 from feedfast.bags import FloatArray
 from feedfast.sharded_tables.agreement import all_or_none
 from feedfast.sharded_tables.layout import Layout, Piece
 from feedfast.sharded_tables.sharded_tables import ShardedTables
+from feedfast.sharded_tables.vocabulary_export import export_vocabulary
 from feedfast.store import BlobRef, ModelWriter, Section, encode_table
 from feedfast.store import Layout as RowFormat
 from feedfast.store.layouts import row_layout
 from feedfast.store.writer import rows_per_block
 
 _BLOCK = "block"
+_VOCABULARY = "vocabulary"  # the layout that readers expect of such an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ def export_tables(
     model: str,
     *,
     layouts: Mapping[str, RowFormat] | None = None,
+    vocabulary_sections: Mapping[str, str] | None = None,
     add_rest: Callable[[ModelWriter], None] | None = None,
     description: Mapping[str, Any] | None = None,
 ) -> str:
@@ -58,6 +64,8 @@ def export_tables(
         store: The store's folder, which all ranks see.
         model: Name of the model in the store.
         layouts: How rows are stored, by table; default float32.
+        vocabulary_sections: By table, the section for its vocabulary, which `export_vocabulary`
+            makes whole on rank 0, in files of the folder for temporary data.
         add_rest: Adds the other sections; called on rank 0 alone.
         description: What the model's reader needs; of rank 0.
 
@@ -75,10 +83,10 @@ def export_tables(
     writer, _ = all_or_none(
         engine,
         "sharded_export_begin",
-        lambda: _begin(tables, store, model, layouts),
+        lambda: _begin(tables, store, model, layouts, vocabulary_sections or {}),
         share=lambda _: "",
     )
-    with writer:
+    with writer, tempfile.TemporaryDirectory() as temporary:
         formats = [layouts.get(spec.name, "float32") for spec in tables.specs]
 
         def write(block: Block, rows: FloatArray) -> str:
@@ -94,9 +102,13 @@ def export_tables(
             for block, text in visit_blocks(tables, formats, write)
         ]
 
+        images = _whole_vocabularies(tables, vocabulary_sections or {}, temporary)
+
         def publish() -> str:
             if engine.rank != 0:
                 return ""
+            for section, image in images.items():
+                writer.add_image(section, memoryview(image), layout=_VOCABULARY)
             if add_rest is not None:
                 add_rest(writer)
             for table, spec in enumerate(tables.specs):
@@ -115,6 +127,19 @@ def export_tables(
         # Writers of other ranks are open until then, so that no blob is collected as garbage.
         _, versions = all_or_none(engine, "sharded_export_end", publish, share=str)
     return versions[0]
+
+
+def _whole_vocabularies(
+    tables: ShardedTables, sections: Mapping[str, str], folder: str
+) -> dict[str, _core.Vocabulary]:
+    """On rank 0 the whole vocabularies of tables by section, mapped; none on others."""
+    images = {}
+    for number, (table, section) in enumerate(sections.items()):
+        path = Path(folder, f"{number}.ffv")
+        export_vocabulary(tables.vocabularies[table], path)
+        if tables.engine.rank == 0:
+            images[section] = _core.Vocabulary.open(os.fsencode(path), "header")
+    return images
 
 
 def visit_blocks(
@@ -159,7 +184,11 @@ def _begin(
     store: str | os.PathLike[str],
     model: str,
     layouts: Mapping[str, RowFormat],
+    vocabulary_sections: Mapping[str, str],
 ) -> ModelWriter:
+    without = sorted(set(vocabulary_sections) - set(tables.vocabularies))
+    if without:
+        raise ValueError(f"tables have no sharded vocabulary: {', '.join(without)}")
     unknown = sorted(set(layouts) - {spec.name for spec in tables.specs})
     if unknown:
         raise ValueError(f"layouts are given for unknown tables: {', '.join(unknown)}")

@@ -84,6 +84,11 @@ class VocabularyPart:
         """Of the image, in hexadecimal."""
         return bytes(self.image[_CHECKSUM]).hex()
 
+    @property
+    def codes_name(self) -> str:
+        """Where the codes are, for messages."""
+        return str(self._codes) if isinstance(self._codes, Path) else "codes in memory"
+
     def codes(self) -> Codes:
         """The codes [n], ascending; mapped where they are in a file."""
         if not isinstance(self._codes, Path):
