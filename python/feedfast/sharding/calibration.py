@@ -8,6 +8,7 @@ same topology: the mean of their rates.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,17 +17,25 @@ import numpy as np
 from feedfast import _core
 from feedfast.bags import FloatArray, IntArray
 from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import RowAccumulator, RowSums
+from feedfast.comm.sparse_rows import merge_rows
 from feedfast.row_optimizers import RowUpdater
 from feedfast.sharding.topology import Topology
 
+RowSums = tuple[IntArray, FloatArray]
+
 _NARROW, _WIDE = 8, 64
-_NUM_ROWS = 200_000
+# A table that no cache holds, and so many sets of rows in turn that each one is cold.
+_NUM_ROWS = 1_000_000
+_ROW_SETS = 4
+_NUM_IDS = 200_000
 _NUM_READ = 100_000
 _REPEATS = 7
 _EXCHANGES = 50
 _TABLES = 500
 _TINY = 8
+# Of the work that shows how many ranks run at once: long beside a barrier.
+_FINDS = 8
+_WORKER_REPEATS = 15
 # Of one exchange, what a rank sends to each other.
 _EXCHANGE_BYTES = 4 << 20
 _COPY_BYTES = 16 << 20
@@ -50,8 +59,7 @@ def calibrate(engine: Engine, *, memory_bytes: int, name: str = "measured") -> T
         raise ValueError(f"{engine.size} ranks are not hosts of {per_host} ranks each")
     hosts = engine.size // per_host
     rng = np.random.default_rng(engine.rank)
-    # Ids made unique, divided by owner and put back in place.
-    find = _finder(engine, rng)
+    find = _finder(rng)
     read = [_row_seconds(engine, rng, dim) for dim in (_NARROW, _WIDE)]
     gradients = np.array([_gradient_seconds(engine, rng, dim) for dim in (_NARROW, _WIDE)])
     # A gradient is read and written; a row with weights, gradient and one state number as well.
@@ -65,7 +73,7 @@ def calibrate(engine: Engine, *, memory_bytes: int, name: str = "measured") -> T
             *_per_row_and_byte(gradients[:, 2], [num_bytes + 8 for num_bytes in moved]),
             _copy_seconds(engine) / _COPY_BYTES,
             _table_seconds(engine),
-            _workers(engine, find),
+            _workers(engine, lambda: [find() for _ in range(_FINDS)]),
         ]
     )
     rates = np.mean(engine.all_gather(rates, name="calibrate_rates"), axis=0)
@@ -127,45 +135,56 @@ def _per_row_and_byte(
 
 def _row_seconds(engine: Engine, rng: np.random.Generator, dim: int) -> float:
     """Of one row of `dim` numbers read at random."""
-    table = rng.standard_normal((_NUM_ROWS, dim), np.float32)
-    rows = rng.integers(0, _NUM_ROWS, _NUM_READ)
+    table = np.ones((_NUM_ROWS, dim), np.float32)
+    rows = itertools.cycle([_some_rows(rng) for _ in range(_ROW_SETS)])
     out = np.empty((_NUM_READ, dim), np.float32)
-    seconds = _together(engine, lambda: np.take(table, rows, axis=0, out=out, mode="clip"))
+    seconds = _together(engine, lambda: _core.gather_rows(table, next(rows), out))
     return seconds / _NUM_READ
 
 
 def _gradient_seconds(
     engine: Engine, rng: np.random.Generator, dim: int
 ) -> tuple[float, float, float]:
-    """Of one row gradient of `dim` numbers: added to a rank's window and packed; unpacked and added
-    by its owner; its row updated."""
-    table = rng.standard_normal((_NUM_ROWS, dim), np.float32)
+    """Of one row gradient of `dim` numbers: taken from a rank's window and packed; unpacked and
+    added by its owner; its row updated."""
+    table = np.ones((_NUM_ROWS, dim), np.float32)
     updater = RowUpdater("rowwise_adagrad")
     states = updater.states(table)
     gradients = rng.standard_normal((_NUM_READ, dim), np.float32)
-    own, owned = RowAccumulator(dim), RowAccumulator(dim)
     # Two sources that have half of their rows in common, each in ascending order.
-    some, others = (rng.permutation(_NUM_ROWS)[:_NUM_READ] for _ in range(2))
-    received = [_packed(np.sort(rows), gradients) for rows in (some, others)]
+    some = np.arange(0, 2 * _NUM_READ, 2)
+    others = np.arange(_NUM_READ)
+    received = [_packed(rows, gradients) for rows in (some, others)]
 
     def pack() -> None:
-        own.add(some, gradients)
-        sums = own.take()
-        _packed(sums.rows, sums.sums)
+        _packed(some, gradients)
 
     def add() -> RowSums:
-        for message in received:
-            rows = message[:_NUM_READ].view(np.int32).astype(np.int64)
-            owned.add(rows, message[_NUM_READ:].reshape(_NUM_READ, dim))
-        return owned.take()
+        lists = [
+            (
+                message[:_NUM_READ].view(np.int32).astype(np.int64),
+                message[_NUM_READ:].reshape(_NUM_READ, dim),
+            )
+            for message in received
+        ]
+        rows, sums = merge_rows(lists, dim, scale=0.5)
+        np.einsum("ij,ij->i", sums, sums)
+        return rows, sums
 
-    sums = add()
+    _, sums = add()
+    updated = itertools.cycle([_some_rows(rng) for _ in range(_ROW_SETS)])
 
     def update() -> None:
-        updater.apply_rows(table, states, sums.rows, sums.sums, learning_rate=0.0, step=1)
+        gradient = sums[:_NUM_READ]
+        updater.apply_rows(table, states, next(updated), gradient, learning_rate=0.0, step=1)
 
     packing, adding, updating = (_together(engine, work) for work in (pack, add, update))
-    return packing / _NUM_READ, adding / (2 * _NUM_READ), updating / sums.rows.size
+    return packing / _NUM_READ, adding / (2 * _NUM_READ), updating / _NUM_READ
+
+
+def _some_rows(rng: np.random.Generator) -> IntArray:
+    """[_NUM_READ] rows, ascending, each once."""
+    return np.sort(rng.choice(_NUM_ROWS, _NUM_READ, replace=False))
 
 
 def _packed(rows: IntArray, values: FloatArray) -> FloatArray:
@@ -173,18 +192,11 @@ def _packed(rows: IntArray, values: FloatArray) -> FloatArray:
     return np.concatenate([rows.astype(np.int32).view(np.float32), values.ravel()])
 
 
-def _finder(engine: Engine, rng: np.random.Generator) -> Callable[[], object]:
-    ids = rng.integers(0, _NUM_ROWS, _NUM_READ)
-    firsts = np.linspace(0, _NUM_ROWS, engine.size + 1).astype(np.int64)
-
-    def find() -> None:
-        unique, positions = _core.unique_rows(ids)
-        _, order = _core.partition_rows(unique, firsts)
-        rank_of = np.empty_like(order)
-        rank_of[order] = np.arange(order.size)
-        rank_of[positions]
-
-    return find
+def _finder(rng: np.random.Generator) -> Callable[[], object]:
+    """Ids made unique, with the place of each among them."""
+    ids = rng.integers(0, _NUM_IDS, _NUM_READ)
+    distinct = _core.DistinctRows()
+    return lambda: distinct.find(ids)
 
 
 def _copy_seconds(engine: Engine) -> float:
@@ -197,32 +209,30 @@ def _table_seconds(engine: Engine) -> float:
     """Of one table in one pass with next to no rows: an answer assembled, a window of gradients."""
     rows = np.arange(_TINY)
     values = np.ones((_TINY, _NARROW), np.float32)
-    window = RowAccumulator(_NARROW)
 
     def pass_through() -> None:
         for _ in range(_TABLES):
             out = np.empty((_TINY, _NARROW), np.float32)
             np.take(values, rows, axis=0, out=out, mode="clip")
-            window.add(rows, out)
-            sums = window.take()
-            _packed(sums.rows, sums.sums)
+            _packed(rows, out)
 
     return _together(engine, pass_through) / _TABLES
 
 
 def _workers(engine: Engine, work: Callable[[], object]) -> float:
-    """Ranks of a host that run at once: what all do together over what one does alone."""
-    together = _together(engine, work)
+    """Ranks of a host that run at once: what all do together over what one does alone, in turns."""
+    together: list[float] = []
     alone: list[float] = []
-    for rank in range(engine.local_size):
-        engine.barrier(name="calibrate_barrier")
-        if engine.local_rank == rank:
-            for _ in range(_REPEATS):
+    for _ in range(_WORKER_REPEATS):
+        together.append(_together(engine, work, repeats=1))
+        for rank in range(engine.local_size):
+            engine.barrier(name="calibrate_barrier")
+            if engine.local_rank == rank:
                 start = time.perf_counter()
                 work()
                 alone.append(time.perf_counter() - start)
-        engine.barrier(name="calibrate_barrier")
-    return engine.local_size * float(np.median(alone)) / together
+            engine.barrier(name="calibrate_barrier")
+    return engine.local_size * float(np.median(alone)) / float(np.median(together))
 
 
 def _neighbours(engine: Engine, hosts: int) -> Engine:

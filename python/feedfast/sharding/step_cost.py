@@ -166,8 +166,12 @@ class CostModel:
         cold = lookup_share(table, first, table.rows) if first else 1.0
         own = distinct_rows(table, ids, first, table.rows)
         own_window = distinct_rows(table, ids * work.window, first, table.rows)
-        line[Metric.SOURCE_SECONDS] += self._source(table, ids * cold, own, column_ranges)
-        line[Metric.WINDOW_SECONDS] += self._window(table, own_window, column_ranges)
+        # Rows that came are put in place, those of several ranges of columns piece by piece.
+        line[Metric.SOURCE_SECONDS] += self._source(table, ids * cold) + own * (
+            (column_ranges - 1) * self.topology.row_seconds
+            + table.dim * _GRADIENT_BYTES / self.topology.copy_bandwidth
+        )
+        line[Metric.WINDOW_SECONDS] += self._window(table, own_window, own, column_ranges)
         line[Metric.MEMORY_BYTES] += own * table.dim * work.wire_bytes + 2.0 * own_window * (
             _ID_BYTES + table.dim * _GRADIENT_BYTES
         )
@@ -292,6 +296,7 @@ class CostModel:
         ids = work.batch_per_rank * table.lookups_per_example
         share = 1.0 if rows == table.rows else lookup_share(table, 0, rows)
         seen = distinct_rows(table, ids * work.window, 0, rows)
+        once = distinct_rows(table, ids, 0, rows)
         updated = distinct_rows(table, ids * work.window * ranks, 0, rows)
         gather = seen * (_ID_BYTES + table.dim * work.wire_bytes)
         dense = rows * table.dim * work.wire_bytes
@@ -302,9 +307,10 @@ class CostModel:
         else:
             line[Metric.REPLICA_SUM_BYTES] += dense if ranks > 1 else 0.0
             summed, updated = seen, float(rows) if ranks > 1 else updated
-        line[Metric.SOURCE_SECONDS] += self._source(table, ids * share, seen / work.window)
+        row = float(self._row(np.array(table.dim * table.bytes_per_element)))
+        line[Metric.SOURCE_SECONDS] += self._source(table, ids * share) + once * row
         copies = ranks if summed > seen else 1
-        line[Metric.WINDOW_SECONDS] += self._window(table, seen, copies=copies)
+        line[Metric.WINDOW_SECONDS] += self._window(table, seen, once, copies=copies)
         columns = np.array([table.dim])
         line[Metric.UPDATE_SECONDS] += self._update(
             table, columns, np.array([summed]), np.array([updated])
@@ -372,21 +378,21 @@ class CostModel:
     def _row(self, num_bytes: IntArray) -> FloatArray:
         return self.topology.row_seconds + num_bytes / self.topology.row_bandwidth
 
-    def _source(self, table: TableShape, ids: float, own: float, columns: int = 1) -> float:
-        """`ids` made unique, `own` rows of them unpacked from so many ranges of columns, pooled,
-        gradients spread to the rows."""
+    def _source(self, table: TableShape, ids: float) -> float:
+        """`ids` made unique and pooled, gradients spread to the rows."""
         topology, row_bytes = self.topology, table.dim * _GRADIENT_BYTES
-        return (
-            ids * (topology.id_seconds + 3 * row_bytes / topology.row_bandwidth)
-            + own * (columns * topology.row_seconds + row_bytes / topology.copy_bandwidth)
-            + 2.0 * topology.table_seconds
-        )
+        of_id = topology.id_seconds + 3 * row_bytes / topology.row_bandwidth
+        return ids * of_id + 2.0 * topology.table_seconds
 
-    def _window(self, table: TableShape, own: float, columns: int = 1, copies: int = 1) -> float:
-        """The `own` row gradients of a rank's window added, and packed as so many ranges of columns
-        for so many receivers."""
+    def _window(
+        self, table: TableShape, own: float, added: float, columns: int = 1, copies: int = 1
+    ) -> float:
+        """The `own` row gradients of a rank's window packed as so many ranges of columns for so
+        many receivers; in a window of several micro-batches those of each, `added`, are added."""
         topology, row_bytes = self.topology, table.dim * _GRADIENT_BYTES
-        return own * (
+        window = self.workload.window
+        sums = window * added if window > 1 else 0.0
+        return sums * (topology.sum_seconds + 2 * row_bytes / topology.sum_bandwidth) + own * (
             topology.window_seconds
             + (columns - 1) * topology.row_seconds
             + 2 * row_bytes / topology.window_bandwidth
