@@ -113,7 +113,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert f"{config}: config: not JSON" in capsys.readouterr().err
     assert main(["plan", "memory", "--tables", "fp8"]) == 2
     assert "'fp8' is no precision; allowed: fp32" in capsys.readouterr().err
-    assert main(["plan", "memory", "--members", "many"]) == 2
+    for members in ("many", "0", "10,-1", "1e3", ""):
+        assert main(["plan", "memory", "--members", members]) == 2
+        assert "--members must be whole numbers >= 1" in " ".join(capsys.readouterr().err.split())
     capsys.readouterr()
     for option in ("--model=feed", "--version=3"):
         assert main(["plan", "memory", option]) == 2

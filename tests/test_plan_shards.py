@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from feedfast.cli import plan_shards
 from feedfast.cli.main import main
 from feedfast.comm import NullEngine
-from feedfast.sharding import ShardingPlan, Topology
+from feedfast.sharding import ShardingPlan, TableShape, Topology, Workload, plan_tables, preset
 from feedfast.sharding import published as published_steps
 from feedfast.sharding.calibration import calibrate
 from feedfast.sharding.published import PUBLISHED, compare_published, tables_of
@@ -95,6 +98,15 @@ def test_calibrates_processes_that_it_starts(tmp_path: Path) -> None:
     assert topology.local_latency > 0
 
 
+def test_one_process_that_is_in_no_job_is_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "one.json"
+    assert main(["plan", "calibrate", "--out", str(path)]) != 0
+    assert "this process is alone: give --processes N" in " ".join(capsys.readouterr().err.split())
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -106,6 +118,12 @@ def test_calibrates_processes_that_it_starts(tmp_path: Path) -> None:
         (["--tables", "TABLES", "--cluster", "TABLES"], "topology: must be an object"),
         (["--tables", "TABLES", "--gpus", "2", "--memory", "0.1"], "'members' has the most"),
         (["--tables", "TABLES", "--batch", "0"], "batch_per_rank must be >= 1"),
+        (["--tables", "TABLES", "--memory", "nan"], "--memory must be finite and above 0; got nan"),
+        (["--tables", "TABLES", "--memory", "inf"], "--memory must be finite and above 0; got inf"),
+        (["--tables", "TABLES", "--dense-mb", "inf"], "--dense-mb must be finite and >= 0"),
+        (["--tables", "TABLES", "--hosts", "0"], "num_hosts must be >= 1; got 0"),
+        (["--tables", "TABLES", "--hosts", "999999999"], "at most 1,048,576 ranks"),
+        (["--tables", "TABLES", "--min-columns", "0"], "min_columns must be >= 1; got 0"),
         (["--tables", "BAD"], r"tables\[0\]: member 'dim' is missing"),
         (["--tables", "EMPTY"], "must be a list of at least one table"),
     ],
@@ -151,3 +169,60 @@ def test_predictions_beside_published_steps(
     monkeypatch.setattr(published_steps.compare_published, "__defaults__", (tiny[:1], None))
     document = result(capsys, "--published")
     assert [row["model"] for row in document] == ["tiny"]
+
+
+_ODD_VALUES = (
+    *(math.nan, math.inf, -math.inf, -1, 0, 1, 2, 0.5, 1e308, 2**31, 2**63, 2**70, 10**400),
+    *(None, True, "", "x", "row", [], {}, [[]], {"name": 1}),
+)
+
+
+def _changed(rng: np.random.Generator, document: Any) -> Any:
+    """`document` with one value of it replaced, left out, or a member added."""
+    document = copy.deepcopy(document)
+    at, key = document, None
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = keys[rng.integers(len(keys))]
+        if not (isinstance(at[key], (dict, list)) and at[key] and rng.random() < 0.8):
+            break
+        at = at[key]
+    what = rng.integers(8)
+    if what == 0:
+        del at[key]
+    elif what == 1 and isinstance(at, dict):
+        at["unheard_of"] = 1
+    else:
+        at[key] = _ODD_VALUES[rng.integers(len(_ODD_VALUES))]
+    return document
+
+
+def test_odd_values_give_value_errors(tables: Path) -> None:
+    rng = np.random.default_rng(20_261_122)
+    plan = plan_tables(
+        [TableShape(**table) for table in TABLES],
+        preset("a100", num_hosts=2, ranks_per_host=2),
+        Workload(batch_per_rank=16),
+    ).plan
+    topology = preset("a100", num_hosts=2, ranks_per_host=2)
+    readers: list[tuple[Any, Any]] = [
+        (ShardingPlan.from_json, json.loads(plan.to_json())),
+        (Topology.from_json, json.loads(topology.to_json())),
+        (_read_tables(tables), TABLES),
+    ]
+    for read, document in readers:
+        refused = 0
+        for _ in range(400):
+            try:
+                read(json.dumps(_changed(rng, document)))
+            except ValueError:
+                refused += 1
+        assert refused > 200
+
+
+def _read_tables(path: Path) -> Any:
+    def read(text: str) -> None:
+        path.write_text(text)
+        plan_shards.tables_from_file(path)
+
+    return read

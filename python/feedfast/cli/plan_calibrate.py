@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from feedfast.cli.console import Console, format_bytes
-from feedfast.comm import connect
+from feedfast.comm import NullEngine, connect
 from feedfast.comm.launch import run_local
 from feedfast.sharding import Topology
 from feedfast.sharding.calibration import calibrate
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="start so many here; default: the processes of the job that this one belongs to, as "
-        "horovodrun starts them",
+        "horovodrun starts them, and there has to be one",
     )
     parser.add_argument(
         "--memory", type=float, default=8.0, metavar="GIB", help="that one rank may use"
@@ -37,6 +37,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         command += ["--out", str(args.out), "--memory", str(args.memory), "--name", args.name]
         return run_local([*command, *(["--json"] if args.json else [])], args.processes)
     with connect() as engine:
+        if isinstance(engine, NullEngine):
+            raise ValueError(
+                "this process is alone: give --processes N (1 for one process without links), or "
+                "start the command with horovodrun on the hosts of a job"
+            )
         topology = calibrate(engine, memory_bytes=int(args.memory * 2**30), name=args.name)
         if engine.rank:
             return 0

@@ -134,11 +134,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _numbers(name: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(
-            f"{name} must be whole numbers separated by commas; got {text!r}"
-        ) from None
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ValueError(f"{name} must be whole numbers >= 1 separated by commas; got {text!r}")
+    return numbers
 
 
 def _total(plan: tuple[SectionPlan, ...]) -> dict[str, int]:

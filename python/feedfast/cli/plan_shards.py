@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace, console: Console) -> None:
         return
     topology = _topology(args)
     tables = _tables(args)
+    if not 0 <= args.dense_mb < math.inf:
+        raise ValueError(f"--dense-mb must be finite and >= 0; got {args.dense_mb}")
     work = Workload(
         batch_per_rank=args.batch,
         window=args.window,
@@ -148,6 +151,8 @@ def _topology(args: argparse.Namespace) -> Topology:
             workers=topology.workers if ranks is None else min(ranks, topology.workers),
         )
     if args.memory is not None:
+        if not 0 < args.memory < math.inf:
+            raise ValueError(f"--memory must be finite and above 0; got {args.memory}")
         topology = replace(topology, memory_bytes=int(args.memory * 2**30))
     return topology
 
@@ -169,8 +174,20 @@ def _tables(args: argparse.Namespace) -> list[TableShape]:
         ]
     if args.model is not None or args.version is not None:
         raise ValueError("--model and --version go with --store")
+    return tables_from_file(args.tables)
+
+
+def tables_from_file(path: Path) -> list[TableShape]:
+    """The tables of a JSON list of objects.
+
+    Raises:
+        ValueError: It is no such list; names the file, the item and the member.
+    """
     try:
-        items = json.loads(args.tables.read_text())
+        try:
+            items = json.loads(path.read_text())
+        except RecursionError:
+            raise ValueError("not JSON that can be read: nested too deeply") from None
         if not isinstance(items, list) or not items:
             raise ValueError("must be a list of at least one table")
         return [
@@ -178,7 +195,7 @@ def _tables(args: argparse.Namespace) -> list[TableShape]:
             for index, item in enumerate(items)
         ]
     except ValueError as error:
-        raise ValueError(f"{args.tables}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _show_choices(planned: Planned, console: Console) -> None:

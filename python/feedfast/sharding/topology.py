@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from feedfast.sharding.sharding_plan import MAX_RANKS
+
 FORMAT = "feedfast.topology"
 FORMAT_VERSION = 1
 
@@ -67,6 +69,11 @@ class Topology:
         for what in ("num_hosts", "ranks_per_host", "memory_bytes"):
             if getattr(self, what) < 1:
                 raise ValueError(f"topology: {what} must be >= 1; got {getattr(self, what)}")
+        if self.num_ranks > MAX_RANKS:
+            raise ValueError(
+                f"topology: {self.num_hosts} hosts of {self.ranks_per_host} ranks; allowed: at "
+                f"most {MAX_RANKS:,} ranks"
+            )
         for field in _RATES:
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0) or (
