@@ -93,6 +93,10 @@ def test_all_reduce_gives_all_the_same_bits(size: int) -> None:
 
 def gather_and_swap(engine: Engine) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
     gathered = engine.all_gather(of_rank(engine.rank, (engine.rank * 1000, 3)))
+    total = np.ones(7, np.float32)
+    again = engine.reduce_and_gather(total, gathered[engine.rank], names=("total", "again"))
+    assert np.all(total == engine.size)
+    assert all(np.array_equal(*each) for each in zip(gathered, again, strict=True))
     parts = [np.full((engine.rank + 2 * to, 2), engine.rank * 10 + to) for to in range(engine.size)]
     swapped = engine.all_to_all(parts)
     sent = of_rank(engine.rank, (4, 2), "float64")

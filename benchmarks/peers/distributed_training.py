@@ -29,9 +29,10 @@ from horovod.tensorflow.gradient_aggregation_eager import LocalGradientAggregati
 
 from feedfast.comm import Engine, SharedMemoryEngine
 from feedfast.comm.horovod_engine import HorovodEngine
+from feedfast.comm.sparse_rows import pack_tables
 from feedfast.tf import optimizers
 from feedfast.tf.distributed import AccumulatingGradientTape
-from feedfast.tf.distributed.sparse_exchange import exchange_rows, threshold_share
+from feedfast.tf.distributed.sparse_exchange import merge_received, threshold_share
 
 TABLES, DIM, IDS, DENSE = 8, 16, 10, 13
 UNITS = (256, 128, 1)
@@ -161,9 +162,9 @@ def horovod_dense(rows: int, k: int) -> Window:
 class SlowLink(HorovodEngine):
     """Waits before every exchange, as for a link of that latency."""
 
-    def _run(self, *args: Any, **kwargs: Any) -> Any:
-        time.sleep(SLEEP_S)
-        return super()._run(*args, **kwargs)
+    def _run(self, kind: str, *args: Any, **kwargs: Any) -> Any:
+        time.sleep(2 * SLEEP_S if kind == "reduce_and_gather" else SLEEP_S)
+        return super()._run(kind, *args, **kwargs)
 
 
 def loopback_bytes() -> int:
@@ -269,7 +270,9 @@ def crossover(engine: Engine, group: str, rounds: int, scale: int) -> dict[str, 
         gradient = rng.standard_normal((len(touched), DIM), dtype=np.float32)
 
         def as_rows(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
-            exchange_rows(engine, [(touched, gradient)], 1.0, wire="exact")
+            packed = pack_tables([(touched, gradient)])
+            received = engine.all_gather(packed, name="crossover_rows")
+            merge_received(received, [DIM], 1.0, wire="exact")
 
         def as_table(touched: np.ndarray = touched, gradient: np.ndarray = gradient) -> None:
             table = np.zeros((rows, DIM + 1), np.float32)

@@ -37,6 +37,12 @@ def exchange_everything(engine: Engine) -> None:
     ):
         for other in ranks:
             np.testing.assert_array_equal(received[other], of_rank(other, (other * 1000, 3)), name)
+    for count in (1000, 0, 3000):
+        array, rows = of_rank(rank, (5,)), of_rank(rank, (rank * count, 3))
+        received = engine.reduce_and_gather(array, rows, names=("both_sum", "both_rows"))
+        np.testing.assert_array_equal(array, sum(of_rank(other, (5,)) for other in ranks))
+        for other in ranks:
+            np.testing.assert_array_equal(received[other], of_rank(other, (other * count, 3)))
     # Within the first capacity, above it, and below it again.
     for factor in (1, 700, 0, 3):
         parts = [np.full((factor * (rank + 2 * to), 2), rank * 10 + to) for to in ranks]

@@ -47,6 +47,8 @@ _ENVIRONMENT = {
 _MOST_BYTES = 1 << 30
 _FIRST_CAPACITY = 4096
 _HEADER_BYTES = 8
+# Between the names of two exchanges that begin together.
+_AND = " and "
 # Of the memory that TensorFlow allocates, in bytes.
 _ALIGNMENT = 64
 
@@ -107,16 +109,38 @@ class HorovodEngine(Engine):
             chunk[...] = self._run("all_reduce", name, chunk)
 
     def _all_gather(self, array: NDArray[Item], name: str) -> list[NDArray[Item]]:
+        return self._gather_rest(
+            array, name, self._run("all_gather", name, self._first(array, name))
+        )
+
+    def _reduce_and_gather(
+        self, array: NDArray[Any], rows: NDArray[Item], names: tuple[str, str]
+    ) -> list[NDArray[Item]]:
+        # In one session run, so that Horovod agrees on both in the same cycle.
+        flat = array.reshape(-1)
+        if array.nbytes > _MOST_BYTES:
+            return super()._reduce_and_gather(array, rows, names)
+        summed, received = self._run(
+            "reduce_and_gather", _AND.join(names), flat, self._first(rows, names[1])
+        )
+        flat[...] = summed
+        return self._gather_rest(rows, names[1], received)
+
+    def _first(self, array: NDArray[Any], name: str) -> Bytes:
+        """What an all-gather sends first: the number of bytes, and as many of them as may go."""
         mine = _bytes_of(array)
         buffer = self._gathers.setdefault(name, _GatherBuffer())
+        return buffer.pack(mine.size, mine[: _MOST_BYTES // self.size])
+
+    def _gather_rest(self, array: NDArray[Item], name: str, received: Bytes) -> list[NDArray[Item]]:
+        """The result of an all-gather whose first exchange gave `received`; does the others."""
+        mine = _bytes_of(array)
         most = _MOST_BYTES // self.size
         pieces: list[list[Bytes]] = [[] for _ in range(self.size)]
-        # Every process tells its number of bytes before the first of them.
         sizes = [0] * self.size
-        chunk, header_bytes = buffer.pack(mine.size, mine[:most]), _HEADER_BYTES
+        header_bytes = _HEADER_BYTES
         first = 0
         while True:
-            received = self._run("all_gather", name, chunk)
             position = 0
             for rank in range(self.size):
                 if header_bytes:
@@ -127,7 +151,8 @@ class HorovodEngine(Engine):
             first += most
             if first >= max(sizes):
                 return [_as_rows(p, array) for p in pieces]
-            chunk, header_bytes = mine[first : first + most], 0
+            header_bytes = 0
+            received = self._run("all_gather", name, mine[first : first + most])
 
     def _all_to_all(self, parts: Sequence[NDArray[Item]], name: str) -> list[NDArray[Item]]:
         buffer = self._buffers.setdefault(name, _ExchangeBuffer(self.rank))
@@ -217,23 +242,28 @@ class HorovodEngine(Engine):
             ) from None
 
     def _make(self, kind: str, name: str, dtype: Any, root: int) -> Callable[..., Any]:
-        node = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-        if not re.match(r"[A-Za-z0-9.]", node):
-            node = f"x{node}"
-        options = {"name": node, "ignore_name_scope": True, "process_set": self._process_set}
+        options = {"ignore_name_scope": True, "process_set": self._process_set}
         # Horovod drops the scope, so one name may serve several dtypes: the scopes differ.
         with self._graph.as_default(), tf.name_scope(f"run{len(self._runs)}"):
             array = tf.compat.v1.placeholder(dtype, [None])
+            feeds = [array]
             if kind == "all_reduce":
-                result, feeds = hvd.allreduce(array, op=hvd.Sum, **options), [array]
+                result = hvd.allreduce(array, op=hvd.Sum, name=_node(name), **options)
             elif kind == "all_gather":
-                result, feeds = hvd.allgather(array, **options), [array]
+                result = hvd.allgather(array, name=_node(name), **options)
+            elif kind == "reduce_and_gather":
+                reduced, gathered = name.split(_AND)
+                feeds.append(tf.compat.v1.placeholder(tf.uint8, [None]))
+                result = [
+                    hvd.allreduce(array, op=hvd.Sum, name=_node(reduced), **options),
+                    hvd.allgather(feeds[1], name=_node(gathered), **options),
+                ]
             elif kind == "broadcast":
-                result, feeds = hvd.broadcast(array, root, **options), [array]
+                result = hvd.broadcast(array, root, name=_node(name), **options)
             else:
-                splits = tf.compat.v1.placeholder(tf.int32, [None])
-                result = list(hvd.alltoall(array, splits=splits, **options))
-                feeds = [array, splits]
+                feeds.append(tf.compat.v1.placeholder(tf.int32, [None]))
+                splits = feeds[1]
+                result = list(hvd.alltoall(array, splits=splits, name=_node(name), **options))
             run: Callable[..., Any] = self._session.make_callable(result, feeds)
             return run
 
@@ -302,6 +332,12 @@ def _aligned(size: int) -> Bytes:
 
 def _bytes_of(array: NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _node(name: str) -> str:
+    """A name of a node in a graph, which is what Horovod calls the exchange."""
+    node = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return node if re.match(r"[A-Za-z0-9.]", node) else f"x{node}"
 
 
 def _first_int(received: Bytes) -> int:

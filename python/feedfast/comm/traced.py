@@ -32,7 +32,7 @@ class WrappedEngine(Engine):
 
         Args:
             kind: The method: `all_reduce`, `all_gather`, ...
-            name: Of the call.
+            name: Of the call; of two that begin together "one and other".
             num_bytes: Of this process's argument.
         """
         raise NotImplementedError
@@ -44,6 +44,13 @@ class WrappedEngine(Engine):
     def _all_gather(self, array: NDArray[Item], name: str) -> list[NDArray[Item]]:
         with self.around("all_gather", name, array.nbytes):
             return self._engine._all_gather(array, name)
+
+    def _reduce_and_gather(
+        self, array: NDArray[Any], rows: NDArray[Item], names: tuple[str, str]
+    ) -> list[NDArray[Item]]:
+        num_bytes = array.nbytes + rows.nbytes
+        with self.around("reduce_and_gather", " and ".join(names), num_bytes):
+            return self._engine._reduce_and_gather(array, rows, names)
 
     def _all_to_all(self, parts: list[NDArray[Item]], name: str) -> list[NDArray[Item]]:
         with self.around("all_to_all", name, sum(part.nbytes for part in parts)):

@@ -17,10 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import merge_rows, pack_tables, unpack_tables
+from feedfast.comm.sparse_rows import merge_rows, unpack_tables
 
-__all__ = ["RowGradients", "TableChoice", "Wire", "exchange_rows", "rows_are_cheaper"]
+__all__ = ["RowGradients", "TableChoice", "Wire", "merge_received", "rows_are_cheaper"]
 
 Wire = Literal["exact", "bf16"]
 """How gradients look on the wire; sums are float32 either way."""
@@ -70,30 +69,21 @@ def rows_are_cheaper(
     return rows_per_process < num_rows * threshold_share(dim, num_processes, wire)
 
 
-def exchange_rows(
-    engine: Engine, tables: Sequence[RowGradients], scale: float, *, wire: Wire
+def merge_received(
+    received: Sequence[NDArray[np.uint8]], dims: Sequence[int], scale: float, *, wire: Wire
 ) -> list[RowGradients]:
-    """Sums the row gradients of all tables over the processes; one all-gather.
+    """Sums the row gradients of all tables over the processes.
 
     Args:
-        engine: Of the processes, which all give the same number of tables of the same dims.
-        tables: Distinct rows of each table, ascending, and their gradients, which may be
-            overwritten.
+        received: By rank what `pack_tables` gave: distinct rows of each table, ascending.
+        dims: Columns of each table.
         scale: What the sums are multiplied by.
-        wire: "bf16" rounds every process's gradients once.
+        wire: As the rows were packed; "bf16" rounds every process's gradients once.
 
     Returns:
         Per table the distinct rows that any process gave, ascending, and their scaled sums, added
         in the order of the processes; the same bits everywhere.
     """
-    if not tables:
-        return []
-    if engine.size == 1:
-        for _, values in tables:
-            values *= np.float32(scale)
-        return list(tables)
-    received = engine.all_gather(pack_tables(tables, wire=wire), name="feedfast_window_rows")
-    dims = [values.shape[1] for _, values in tables]
     messages = [unpack_tables(message, dims, wire=wire) for message in received]
     return [
         merge_rows(lists, dim, scale=scale)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from feedfast import _core
 from feedfast.comm import Engine
-from feedfast.comm.sparse_rows import RowAccumulator
+from feedfast.comm.sparse_rows import RowAccumulator, pack_tables
 from feedfast.tf.distributed.clipping import clip_multiplier, sum_of_squares
 from feedfast.tf.distributed.sparse_exchange import (
     RowGradients,
     TableChoice,
     Wire,
-    exchange_rows,
+    merge_received,
     rows_are_cheaper,
     threshold_share,
 )
@@ -239,15 +239,10 @@ class GradientWindow:
             sums = table.take()
             taken[i] = sums.rows, sums.sums
         gradients: list[Gradient | None] = [None] * len(self.slots)
-        scale = self._exchange_dense(taken, gradients)
-        as_rows = [i for i in self._tables if self._as_rows[i]]
-        summed = exchange_rows(self._engine, [taken[i] for i in as_rows], scale, wire=self._wire)
-        for i, of_table in zip(as_rows, summed, strict=True):
-            gradients[i] = of_table
+        scale = self._exchange_shared(taken, gradients)
         for i, slot in enumerate(self.slots):
             if slot.local and slot.sparse:
-                rows, values = taken[i]
-                gradients[i] = rows, values * np.float32(scale)
+                gradients[i] = _scaled(taken[i], scale)
         self._choose(gradients)
         scale *= self._finish(gradients, scale)
         for indices, arena in ((self._dense, self._arena), (self._local, self._local_arena)):
@@ -260,10 +255,13 @@ class GradientWindow:
         self._as_rows = dict.fromkeys(self._tables, True)
         self._choices = ()
 
-    def _exchange_dense(
+    def _exchange_shared(
         self, taken: dict[int, RowGradients], gradients: list[Gradient | None]
     ) -> float:
-        """Sums the dense gradients and the tables that travel whole; the scale of the mean."""
+        """Sums the dense gradients and those of the tables; the scale of the mean.
+
+        Leaves the dense ones in the arena, not scaled.
+        """
         fused = self._arena.fused
         for arena in (self._arena, self._local_arena):
             if arena.num_accumulated == 0:
@@ -274,7 +272,8 @@ class GradientWindow:
         if whole:
             parts = [_as_table(taken[i], self.slots[i]) for i in whole]
             wire = np.concatenate([fused, *parts])
-        self._sum(wire)
+        as_rows = [i for i in self._tables if self._as_rows[i]]
+        received = self._sum(wire, [taken[i] for i in as_rows])
         if whole:
             np.copyto(fused, wire[: fused.size])
         weight = float(fused[self._exact.start])
@@ -287,16 +286,35 @@ class GradientWindow:
             rows = np.flatnonzero(table[:, dim])
             gradients[i] = rows, table[rows, :dim] * np.float32(scale)
             begin += table.size
+        if self._engine.size == 1:
+            for i in as_rows:
+                gradients[i] = _scaled(taken[i], scale)
+            return scale
+        dims = [self.slots[i].dim for i in as_rows]
+        summed = merge_received(received, dims, scale, wire=self._wire)
+        for i, of_table in zip(as_rows, summed, strict=True):
+            gradients[i] = of_table
         return scale
 
-    def _sum(self, wire: NDArray[np.float32]) -> None:
-        if self._engine.size == 1:
-            return
+    def _sum(
+        self, wire: NDArray[np.float32], tables: Sequence[RowGradients]
+    ) -> list[NDArray[np.uint8]]:
+        """Sums `wire` over the processes; the packed `tables` of all of them, by rank.
+
+        One process alone packs nothing.
+        """
+        engine, names = self._engine, ("feedfast_window_dense", "feedfast_window_rows")
+        if engine.size == 1:
+            return []
+        rows = pack_tables(tables, wire=self._wire)
+        if tables and self._wire == "exact":
+            return engine.reduce_and_gather(wire, rows, names=names)
         figures = wire[self._exact].copy()
-        self._engine.all_reduce(wire, name="feedfast_window_dense", wire=self._wire)
+        engine.all_reduce(wire, name=names[0], wire=self._wire)
         if self._wire != "exact":  # a sum of weights in bfloat16 would have 8 bits
-            self._engine.all_reduce(figures, name="feedfast_window_figures")
+            engine.all_reduce(figures, name="feedfast_window_figures")
             wire[self._exact] = figures
+        return engine.all_gather(rows, name=names[1]) if tables else []
 
     def _choose(self, gradients: Sequence[Gradient | None]) -> None:
         """Reports how the tables travelled, and decides how they will, from shared figures."""
@@ -367,6 +385,13 @@ class GradientWindow:
                     f"process {self._engine.rank}, which has {layout}"
                 )
         self._checked = True
+
+
+def _scaled(taken: RowGradients, scale: float) -> RowGradients:
+    """In place."""
+    rows, values = taken
+    values *= np.float32(scale)
+    return rows, values
 
 
 def _as_table(taken: RowGradients, slot: GradientSlot) -> NDArray[np.float32]:
