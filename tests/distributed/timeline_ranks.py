@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,10 @@ def main(folder: str, timeline: str | None = None) -> None:
         engine.barrier(name=f"tables{num_tables}")
         train(engine, num_tables)
     engine.barrier(name="end")
+    # Horovod writes its timeline in a thread, and forgets what is still in its queue at the end.
+    for _ in range(20):
+        engine.barrier(name="behind_the_end")
+        time.sleep(0.1)
     (Path(folder) / f"{engine.rank}.done").touch()
     engine.close()
 
