@@ -25,6 +25,8 @@ from feedfast.sharded_tables import (
     ShardedVocabulary,
     TableSpec,
 )
+from feedfast.sharded_tables.checkpoint import load_tables, save_tables
+from feedfast.sharded_tables.vocabulary_folder import open_vocabulary, save_vocabulary
 from feedfast.sharding import ShardingPlan, TableShape, column_wise, row_wise
 
 RANKS = [1, 2, 3, 4, 6]
@@ -60,8 +62,12 @@ def specs_of(rule: Rule) -> list[TableSpec]:
     ]
 
 
-def tables_on(engine: Engine, rule: Rule = "adagrad") -> ShardedTables:
-    vocabularies = vocabularies_on(engine)
+def tables_on(
+    engine: Engine,
+    rule: Rule = "adagrad",
+    vocabularies: dict[str, ShardedVocabulary] | None = None,
+) -> ShardedTables:
+    vocabularies = vocabularies_on(engine) if vocabularies is None else vocabularies
     specs = specs_of(rule)
     shapes = {spec.name: TableShape(name=spec.name, rows=spec.rows, dim=spec.dim) for spec in specs}
     columns = column_wise(shapes["plain"], range(min(engine.size, DIMS["plain"])))
@@ -335,3 +341,34 @@ def test_processes_share_a_vocabulary_and_its_table(size: int, tmp_path: Path) -
         assert found["error"] <= 1e-6
         assert found["nbytes"] <= 1.1 * whole / size + 4096
         assert [found["exchanges"][f"sharded_{n}"] for n in ("ids", "rows", "gradients")] == [3] * 3
+
+
+def test_other_numbers_of_ranks_go_on_with_a_saved_vocabulary_and_its_table(tmp_path: Path) -> None:
+    def rows_of_keys(tables: ShardedTables) -> np.ndarray:
+        bags: list[Bags | KeyBags] = [
+            KeyBags(KEYS.get(name, []), np.array([0, len(KEYS.get(name, []))]))
+            if name in KEYS
+            else Bags.from_lists([])
+            for name in DIMS
+        ]
+        members = tables.lookup(bags)[0]
+        return members.rows[members.positions]
+
+    def save(engine: Engine) -> np.ndarray:
+        tables = tables_on(engine)
+        train(tables, None)
+        save_tables(tables, tmp_path / "tables")
+        for name, vocabulary in tables.vocabularies.items():
+            save_vocabulary(vocabulary, tmp_path / name)
+        return rows_of_keys(tables)
+
+    def load(engine: Engine) -> np.ndarray:
+        opened = {name: open_vocabulary(tmp_path / name, engine) for name in KEYS}
+        tables = tables_on(engine, vocabularies=opened)
+        load_tables(tables, tmp_path / "tables")
+        return rows_of_keys(tables)
+
+    want = on_ranks(3, save)[0]
+    for num_ranks in (1, 2, 4, 6):
+        for got in on_ranks(num_ranks, load):
+            np.testing.assert_array_equal(got, want)

@@ -338,3 +338,21 @@ def test_messages_of_a_wrong_size_are_errors() -> None:
     for size in range(1, good.size):
         with pytest.raises(RuntimeError, match="a message of rank 4"):
             messages.requested(good[:size], 2, sender=4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_requests_are_errors_or_as_long_as_they_say(seed: int) -> None:
+    from feedfast.sharded_tables import messages
+
+    rng = np.random.default_rng(seed)
+    for _ in range(400):
+        message = rng.integers(-4, 5, rng.integers(1, 12)).astype(np.int32)
+        message[rng.integers(0, message.size)] = rng.integers(-(2**31), 2**31)
+        num_pieces = int(rng.integers(0, 4))
+        try:
+            asked = messages.requested(message, num_pieces, sender=2)
+        except RuntimeError:
+            continue
+        words = sum(part.nbytes // 4 for part in asked)
+        assert len(asked) == num_pieces
+        assert words == message.size - 1 - num_pieces

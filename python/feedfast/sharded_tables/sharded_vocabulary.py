@@ -197,19 +197,20 @@ class ShardedVocabulary:
     def find(self, codes: Codes) -> IntArray:
         """Rows of codes [n], from the first row of this rank; -1 for unknown ones.
 
-        Codes that belong to other ranks are unknown here.
+        Codes are of parts of this rank; others are looked up in a part that does not know them.
         """
-        rows = np.full(codes.size, -1, np.int64)
         first = self._first_parts[self.engine.rank]
-        first_row = self.boundaries[self.engine.rank]
-        own = len(self.parts)
-        numbers = part_of(codes, self.num_parts) - first
-        groups = np.where((numbers >= 0) & (numbers < own), numbers, own)
-        grouped, offsets, order = partition(codes, groups, own + 1)
+        if len(self.parts) == 1:
+            return self.parts[first].find(codes)
+        rows = np.full(codes.size, -1, np.int64)
+        if not self.parts:
+            return rows
+        numbers = np.clip(part_of(codes, self.num_parts) - first, 0, len(self.parts) - 1)
+        grouped, offsets, order = partition(codes, numbers, len(self.parts))
         for number, part in self.parts.items():
             of_part = slice(*offsets[number - first : number - first + 2].tolist())
             found = part.find(grouped[of_part])
-            found[found >= 0] += self.first_rows[number] - first_row
+            found[found >= 0] += self.first_rows[number] - self.first_rows[first]
             rows[order[of_part]] = found
         return rows
 
