@@ -116,16 +116,20 @@ def shard_plan(prediction: Prediction, memory_limit: int) -> str:
     axes.invert_yaxis()
     axes.set_xlabel("predicted milliseconds of a step")
     ranks = np.arange(len(prediction.load_seconds))
+    # Gaps between very many bars are stripes.
+    width = 0.8 if ranks.size <= 32 else 1.0
     axes = figure.add_subplot(1, 3, 2)
-    axes.bar(ranks, 1e3 * prediction.load_seconds)
+    axes.bar(ranks, 1e3 * prediction.load_seconds, width=width)
     axes.set_xlabel("rank")
     axes.set_ylabel("milliseconds as an owner")
     axes = figure.add_subplot(1, 3, 3)
-    axes.bar(ranks, prediction.memory_bytes / 2**30)
-    axes.axhline(memory_limit / 2**30, color="0.5", linewidth=1, label="limit")
+    axes.bar(ranks, prediction.memory_bytes / 2**30, width=width)
+    limit = memory_limit / 2**30
+    axes.axhline(limit, color="0.5", linewidth=1)
+    axes.annotate(f"limit {limit:g}", (0, limit), va="bottom")
+    axes.set_ylim(0, 1.15 * max(limit, float(prediction.memory_bytes.max()) / 2**30))
     axes.set_xlabel("rank")
-    axes.set_ylabel("GiB")
-    axes.legend()
+    axes.set_ylabel("GiB of tables, states, buffers")
     return _svg(figure)
 
 

@@ -30,11 +30,11 @@ class Topology:
             across hosts.
         local_bandwidth, host_bandwidth: Bytes per second that a rank sends (and at the same time
             receives) within its host and to other hosts.
-        id_seconds: Of one id of a rank's own bags: found among the others, sent, put back in place.
+        id_seconds: Of one id of a rank's own bags, found among the others.
         row_seconds: Of one row that an owner reads, beside its bytes.
         row_bandwidth: Bytes per second of rows read at random.
-        window_seconds, window_bandwidth: The same of one row gradient of a rank's own window:
-            added, sorted, packed.
+        window_seconds, window_bandwidth: The same of one row gradient of a rank's own window,
+            packed.
         sum_seconds, sum_bandwidth: The same of one row gradient that an owner unpacks and adds.
         update_seconds, update_bandwidth: The same of one row and its state updated.
         copy_bandwidth: Bytes per second of packing and unpacking rows in order, into new memory.
