@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from processes import run_ranks
 from sharded_model import assembled, row_gradients
+from test_horovod_engine import horovodrun, needs_horovod
 from thread_engines import on_ranks
 
 import feedfast as ff
@@ -335,8 +337,22 @@ def test_answers_of_a_wrong_size_are_errors() -> None:
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_a_vocabulary_and_its_table(size: int, tmp_path: Path) -> None:
     run_ranks("sharded_keys_worker.py", size, str(tmp_path), timeout=300)
+    check_processes(tmp_path, size)
+
+
+@pytest.mark.slow
+@needs_horovod
+def test_the_same_over_horovod(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("sharded_keys_worker.py")
+    done = horovodrun([sys.executable, str(script), str(tmp_path)], timeout=300)
+    assert done.returncode == 0, done.stdout[-8000:]
+    check_processes(tmp_path, 2)
+
+
+def check_processes(folder: Path, size: int) -> None:
+    """Reads what the worker found."""
     whole = ff.Vocabulary.build([b"member %d" % i for i in range(20_000)]).nbytes
-    for found in json.loads((tmp_path / "found.json").read_text()):
+    for found in json.loads((folder / "found.json").read_text()):
         assert found["rows"]
         assert found["error"] <= 1e-6
         assert found["nbytes"] <= 1.1 * whole / size + 4096
