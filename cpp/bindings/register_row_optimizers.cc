@@ -59,13 +59,13 @@ class RowUpdater {
   void ApplyRows(py::array table, const std::string& format, std::vector<CArray<float>> states,
                  const CArray<std::int64_t>& rows, const CArray<float>& values, float learning_rate,
                  std::int64_t step, const std::optional<CArray<float>>& row_squares,
-                 std::int64_t row_dim) {
+                 std::int64_t row_dim, std::int64_t first_row, std::int64_t first_column) {
     RequireRank("rows", rows, 1);
     RequireRank("values", values, 2);
     const TrainableTable view = View(&table, format, &states);
     RequireShape("values", values, rows.size(), view.dim);
     const Span<const std::int64_t> span = AsSpan("rows", rows);
-    const RowOptimizer optimizer = At(learning_rate, step);
+    const RowOptimizer optimizer = At(learning_rate, step, first_row, first_column);
     if (row_squares) RequireRowSquares(*row_squares, row_dim, span, view.dim);
     const float* const squares = row_squares ? row_squares->data() : nullptr;
     const float* grad = values.data();
@@ -150,10 +150,13 @@ class RowUpdater {
           "the gradient");
   }
 
-  RowOptimizer At(float learning_rate, std::int64_t step) const {
+  RowOptimizer At(float learning_rate, std::int64_t step, std::int64_t first_row = 0,
+                  std::int64_t first_column = 0) const {
     RowOptimizer optimizer = optimizer_;
     optimizer.learning_rate = learning_rate;
     optimizer.step = step;
+    optimizer.first_row = first_row;
+    optimizer.first_column = first_column;
     ThrowIfError(ValidateRowOptimizer(optimizer));
     return optimizer;
   }
@@ -229,7 +232,8 @@ void RegisterRowOptimizers(py::module_& m) {
       .def("apply_rows", &RowUpdater::ApplyRows, py::arg("table").noconvert(), py::arg("format"),
            py::arg("states").noconvert(), py::arg("rows").noconvert(),
            py::arg("values").noconvert(), py::kw_only(), py::arg("learning_rate"), py::arg("step"),
-           py::arg("row_squares").noconvert().none(true) = py::none(), py::arg("row_dim") = 0)
+           py::arg("row_squares").noconvert().none(true) = py::none(), py::arg("row_dim") = 0,
+           py::arg("first_row") = 0, py::arg("first_column") = 0)
       .def("apply_bags", &RowUpdater::ApplyBags, py::arg("table").noconvert(), py::arg("format"),
            py::arg("states").noconvert(), py::arg("values").noconvert(),
            py::arg("offsets").noconvert(), py::arg("weights").noconvert().none(true),

@@ -113,6 +113,9 @@ Status ValidateRowOptimizer(const RowOptimizer& o) {
     FEEDFAST_RETURN_IF_ERROR(
         RequireFinite("max_gradient", o.max_gradient, o.max_gradient > 0.0f, "finite and above 0"));
   if (o.step < 1) return InvalidArgument("step = ", o.step, " must be at least 1");
+  if (o.first_row < 0 || o.first_column < 0)
+    return InvalidArgument("the first row and column, ", o.first_row, " and ", o.first_column,
+                           ", must be at least 0");
   return OkStatus();
 }
 
@@ -156,6 +159,8 @@ void ApplyRowGradient(const TrainableTable& table, const RowOptimizer& optimizer
                      optimizer.max_gradient,
                      by_norm ? NormScale(gradient, optimizer.max_gradient, run) : 1.0f,
                      RandomKey(optimizer.seed, optimizer.step),
+                     optimizer.first_row,
+                     optimizer.first_column,
                      nullptr,
                      0,
                      0,

@@ -65,6 +65,9 @@ struct RowOptimizer {
   bool stochastic_rounding = true;
   std::uint64_t seed = 0;
   std::int64_t step = 1;  // of this table, from 1
+  // Where this table begins in a larger one, whose rows and columns the random numbers follow.
+  std::int64_t first_row = 0;
+  std::int64_t first_column = 0;
 };
 
 inline constexpr int kMaxStates = 2;
@@ -83,7 +86,8 @@ struct TrainableTable {
 };
 
 // Ok when the numbers are finite and in their ranges: learning_rate, weight_decay >= 0; epsilon > 0
-// in rules with a root; 0 <= beta < 1; max_gradient > 0 when there is clipping; step >= 1.
+// in rules with a root; 0 <= beta < 1; max_gradient > 0 when there is clipping; step >= 1;
+// first_row, first_column >= 0.
 Status ValidateRowOptimizer(const RowOptimizer& optimizer);
 
 // Runs body(begin, end) over ranges that cover [0, size), on whatever threads; `cost` is about the

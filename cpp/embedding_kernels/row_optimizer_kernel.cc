@@ -188,7 +188,8 @@ class Updater {
     std::uint8_t* weights = WeightsOf(row);
     std::uint64_t key = 0;
     if constexpr (kStochastic)
-      key = MixBits(args_.key + static_cast<std::uint64_t>(row) * 0x9e3779b97f4a7c15u);
+      key = MixBits(args_.key +
+                    static_cast<std::uint64_t>(args_.first_row + row) * 0x9e3779b97f4a7c15u);
     ForEachVector(dim, [&](std::int64_t column, Lanes lanes) FEEDFAST_INLINE {
       std::uint8_t* at = weights + column * kElementBytes;
       Vector w = Rows::Load(at, lanes);
@@ -214,7 +215,7 @@ class Updater {
         Store(state, direction, lanes);
       }
       w = MultiplyAdd(-rates, direction, w * args_.keep_weight);
-      Rows::template Write<kStochastic>(at, w, lanes, key, column);
+      Rows::template Write<kStochastic>(at, w, lanes, key, args_.first_column + column);
     });
   }
 

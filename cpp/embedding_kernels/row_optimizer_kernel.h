@@ -33,9 +33,11 @@ struct ApplyRowsArgs {
   float beta1;
   float beta2;
   float max_gradient;
-  float norm_scale;   // factor of all gradients
-  std::uint64_t key;  // of the random numbers, from seed and step
-  float* scratch;     // [kUpdateRows, dim], of the calling thread
+  float norm_scale;           // factor of all gradients
+  std::uint64_t key;          // of the random numbers, from seed and step
+  std::int64_t first_row;     // of the table in that of the random numbers
+  std::int64_t first_column;  // the same
+  float* scratch;             // [kUpdateRows, dim], of the calling thread
   std::int64_t begin;
   std::int64_t end;
   std::int64_t prefetch_rows;  // how many rows ahead table and states are prefetched

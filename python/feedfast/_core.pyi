@@ -228,6 +228,8 @@ class RowUpdater:
         step: int,
         row_squares: NDArray[np.float32] | None = ...,
         row_dim: int = ...,
+        first_row: int = ...,
+        first_column: int = ...,
     ) -> None: ...
     def apply_bags(
         self,

@@ -92,6 +92,9 @@ class RowUpdater:
         step: int,
         row_squares: FloatArray | None = None,
         row_dim: int = 0,
+        dtype: Literal["bf16"] | None = None,
+        first_row: int = 0,
+        first_column: int = 0,
     ) -> None:
         """Updates `rows` [n] by their gradients `values` [n, dim], in place.
 
@@ -107,6 +110,9 @@ class RowUpdater:
                 squares of the whole rows of the gradient, from which row-wise rules take their
                 mean; `rows` then ascend strictly, without clipping and "l2" decay.
             row_dim: Columns of the wider table.
+            dtype: "bf16" when a uint16 table holds bfloat16.
+            first_row, first_column: Where `table` begins in a larger one, whose rows and columns
+                the random numbers of the rounding follow.
 
         Raises:
             IndexError: A row is not one of the table.
@@ -114,7 +120,7 @@ class RowUpdater:
         """
         self._native.apply_rows(
             _bits(table),
-            table.dtype.name,
+            "bfloat16" if dtype == "bf16" and table.dtype == np.uint16 else table.dtype.name,
             list(states),
             rows,
             values,
@@ -122,6 +128,8 @@ class RowUpdater:
             step=step,
             row_squares=row_squares,
             row_dim=row_dim,
+            first_row=first_row,
+            first_column=first_column,
         )
 
     def apply_bags(

@@ -168,10 +168,11 @@ def assembled(shards: Sequence[ShardedTables]) -> list[Array]:
     for rank in shards:
         for piece, part in rank.parts.items():
             rows = slice(piece.row_begin, piece.row_end)
-            tables[piece.table][rows, piece.column_begin : piece.column_end] = part.weights
+            values = part.values(0, piece.rows)
+            tables[piece.table][rows, piece.column_begin : piece.column_end] = values
         for piece, part in rank.replicas.items():
             rows = slice(piece.row_begin, piece.row_end)
             np.testing.assert_array_equal(part.weights, shards[0].replicas[piece].weights)
-            tables[piece.table][rows] = part.weights
+            tables[piece.table][rows] = part.values(0, piece.rows)
     assert not any(np.isnan(table).any() for table in tables)
     return tables

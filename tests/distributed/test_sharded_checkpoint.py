@@ -179,7 +179,7 @@ def refused(tmp_path: Path, rule: Rule = "sgd") -> str:
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert MANIFEST in refused(tmp_path)
     save_from(2, "sgd", tmp_path)
-    assert "rule='sgd'); needs StoredTable" in refused(tmp_path, "adam")
+    assert "rule='sgd', dtype='float32'); needs StoredTable" in refused(tmp_path, "adam")
     part = next(tmp_path.glob("part-*-00001*"))
     content = part.read_bytes()
     part.write_bytes(content[:-1])

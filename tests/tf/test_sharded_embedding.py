@@ -310,3 +310,32 @@ def test_strings_need_a_vocabulary() -> None:
     layer = ShardedEmbedding([TableSpec(name="t", rows=4, dim=2)], engine=NullEngine())
     with pytest.raises(TypeError, match="values must be an integer tensor"):
         layer({"t": tf.constant(["a"])})
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_tables_of_16_bits_train_as_pooled_embeddings_of_that_type_do(dtype: Any) -> None:
+    def optimizer() -> Any:
+        return fft.optimizers.RowwiseAdagrad(0.1, seed=5)
+
+    sharded = ShardedEmbedding(
+        [TableSpec(name="t", rows=ROWS, dim=DIM, optimizer=optimizer(), dtype=dtype)],
+        engine=NullEngine(),
+    )
+    whole = fft.layers.PooledEmbedding(
+        ROWS, DIM, table_dtype=dtype, fused_optimizer=optimizer(), name="t"
+    )
+    whole.build()
+    (part,) = sharded.sharded.parts.values()
+    whole.embeddings.assign(tf.cast(part.values(0, ROWS), dtype))
+    for step in range(10):
+        ids, target = batch_of(step)
+        for layer in (sharded, whole):
+            with tf.GradientTape() as tape:
+                pooled = layer({"t": ids["sum"]})["t"] if layer is sharded else layer(ids["sum"])
+                loss = loss_of([pooled], target)
+            tape.gradient(loss, [v.value for v in layer.trainable_variables])
+        sharded.exchange_window(1.0)
+        sharded.apply_window(1.0)
+    after = tf.cast(whole.embeddings.value, tf.float32).numpy()
+    np.testing.assert_array_equal(part.values(0, ROWS), after)
+    np.testing.assert_array_equal(part.states[0], whole.fused_accumulator.numpy().reshape(-1))

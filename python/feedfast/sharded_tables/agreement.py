@@ -90,6 +90,7 @@ def check_agreement(
             options = {
                 "rows": spec.rows,
                 "dim": spec.dim,
+                "dtype": spec.dtype,
                 "pooling": spec.pooling,
                 **dataclasses.asdict(optimizer),
                 "learning_rate": optimizer.rate_at(0),

@@ -30,7 +30,8 @@ from feedfast.store import files, tensor_file
 
 MANIFEST = "tables.json"
 FORMAT = "feedfast-sharded-tables"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_VERSIONS = range(1, FORMAT_VERSION + 1)
 MAX_MANIFEST_BYTES = 256 << 20
 
 _FILE_NAME = re.compile(r"part-[0-9a-f]{16}-[0-9]{5}\.safetensors\Z")
@@ -57,12 +58,13 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """What a checkpoint says of a table: its size, and the rule whose states lie beside it."""
+    """What a checkpoint says of a table: its size and dtype, and the rule whose states it has."""
 
     name: str
     rows: int
     dim: int
     rule: str
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,18 @@ class Manifest:
     parts: tuple[StoredPart, ...]
 
     def to_json(self) -> bytes:
-        """The bytes of the file."""
+        """The bytes of the file; of version 1, which has no dtypes, where all are float32."""
+        tables = [asdict(table) for table in self.tables]
+        version = 1 if all(table["dtype"] == "float32" for table in tables) else FORMAT_VERSION
+        if version == 1:
+            for table in tables:
+                del table["dtype"]
         return json.dumps(
             {
                 "format": FORMAT,
-                "version": FORMAT_VERSION,
+                "version": version,
                 "updates": self.updates,
-                "tables": [asdict(table) for table in self.tables],
+                "tables": tables,
                 "parts": [asdict(part) for part in self.parts],
             },
             separators=(",", ":"),
@@ -100,16 +107,17 @@ class Manifest:
         expected = {"format", "version", "updates", "tables", "parts"}
         if not isinstance(document, dict) or set(document) != expected:
             raise ValueError(f"not an object of {', '.join(sorted(expected))}")
-        if (document["format"], document["version"]) != (FORMAT, FORMAT_VERSION):
+        version = document["version"]
+        if document["format"] != FORMAT or type(version) is not int or version not in _VERSIONS:
             raise ValueError(
-                f"format {document['format']!r} of version {document['version']!r}; this program "
-                f"reads {FORMAT!r} of version {FORMAT_VERSION}"
+                f"format {document['format']!r} of version {version!r}; this program reads "
+                f"{FORMAT!r} of versions {', '.join(map(str, _VERSIONS))}"
             )
         if type(document["updates"]) is not int or document["updates"] < 0:
             raise ValueError(f"updates is {document['updates']!r}; needs a number of at least 0")
         manifest = cls(
             document["updates"],
-            tuple(_record(StoredTable, "tables", document["tables"])),
+            tuple(_tables(document["tables"], version)),
             tuple(_record(StoredPart, "parts", document["parts"])),
         )
         manifest._check()
@@ -177,7 +185,7 @@ def save_tables(tables: ShardedTables, folder: Path) -> None:
         manifest = Manifest(
             tables.updates,
             tuple(
-                StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule)
+                StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule, spec.dtype)
                 for spec in tables.specs
             ),
             tuple(StoredPart(**part) for text in texts for part in json.loads(text)),
@@ -283,8 +291,8 @@ def _saved_by(tables: ShardedTables, rank: int) -> Iterable[tuple[TablePart, int
             yield part, low, high
 
 
-def arrays_of(part: TablePart) -> dict[str, NDArray[np.float32]]:
-    """What is saved of a part, by name: `weights`, `state0`, ..."""
+def arrays_of(part: TablePart) -> dict[str, NDArray[Any]]:
+    """What is saved of a part, by name: `weights` (bfloat16 as its bits), `state0`, ..."""
     return {"weights": part.weights, **{f"state{i}": state for i, state in enumerate(part.states)}}
 
 
@@ -309,11 +317,13 @@ class _Sources:
             and piece.column_begin < part.column_end
         ]
 
-    def array(self, part: StoredPart, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def array(
+        self, part: StoredPart, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
         """A tensor of a part, mapped.
 
         Raises:
-            ValueError: The file does not have it in this shape.
+            ValueError: The file does not have it in this shape and dtype.
         """
         path = self._folder / part.file
         if part.file not in self._headers:
@@ -323,13 +333,13 @@ class _Sources:
                 raise ValueError(f"{path}: {error}") from None
         header = self._headers[part.file]
         spec = header.tensors.get(f"{part.number}/{name}")
-        if spec is None or spec.shape != shape or spec.dtype != np.float32:
+        if spec is None or spec.shape != shape or spec.dtype != dtype:
             found = "nothing" if spec is None else f"{spec.dtype} of shape {spec.shape}"
             raise ValueError(
-                f"{path}: tensor '{part.number}/{name}' of table {part.table!r} must be float32 of "
+                f"{path}: tensor '{part.number}/{name}' of table {part.table!r} must be {dtype} of "
                 f"shape {shape}; found {found}"
             )
-        return np.memmap(path, np.float32, "r", header.data_start + spec.begin, shape)
+        return np.memmap(path, dtype, "r", header.data_start + spec.begin, shape)
 
 
 def _read_part(table: str, part: TablePart, sources: _Sources) -> None:
@@ -345,7 +355,7 @@ def _read_part(table: str, part: TablePart, sources: _Sources) -> None:
             # Of a row-wise state every range of columns has all.
             is_rowwise = array.ndim == 1
             shape = (num_rows,) if is_rowwise else (num_rows, num_columns)
-            source = sources.array(stored, name, shape)
+            source = sources.array(stored, name, shape, array.dtype)
             to_rows, from_rows = rows
             if is_rowwise:
                 array[to_rows] = source[from_rows]
@@ -393,7 +403,7 @@ def _overlap(stored: tuple[int, int], wanted: tuple[int, int]) -> tuple[slice, s
 def _check_tables(manifest: Manifest, tables: ShardedTables) -> None:
     stored = {table.name: table for table in manifest.tables}
     wanted = {
-        spec.name: StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule)
+        spec.name: StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule, spec.dtype)
         for spec in tables.specs
     }
     if stored.keys() != wanted.keys():
@@ -401,6 +411,12 @@ def _check_tables(manifest: Manifest, tables: ShardedTables) -> None:
     for name, table in wanted.items():
         if stored[name] != table:
             raise ValueError(f"the checkpoint has {stored[name]}; needs {table}")
+
+
+def _tables(items: object, version: int) -> Sequence[StoredTable]:
+    if version == 1 and isinstance(items, list):
+        items = [{**item, "dtype": "float32"} if isinstance(item, dict) else item for item in items]
+    return _record(StoredTable, "tables", items)
 
 
 def _record(kind: type[Any], where: str, items: object) -> Sequence[Any]:

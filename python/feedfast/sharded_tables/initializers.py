@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedfast.bags import FloatArray
+from feedfast.sharded_tables.weight_format import TableDtype, Weights, rounded
 
 _BLOCK_VALUES = 1 << 20
 _WORDS_PER_COUNTER = 4
@@ -71,10 +72,11 @@ class Constant:
 
 
 def fill(
-    out: FloatArray,
+    out: Weights,
     initializer: Initializer,
     table: str,
     *,
+    dtype: TableDtype = "float32",
     dim: int,
     row_begin: int,
     column_begin: int,
@@ -85,6 +87,7 @@ def fill(
         out: [rows, columns].
         initializer: Of the table.
         table: Its name.
+        dtype: Of the weights, see `weight_format`.
         dim: Columns of the whole table.
         row_begin: First row of the part.
         column_begin: First column of the part.
@@ -100,7 +103,7 @@ def fill(
                 f"table {table!r}: the initializer gave shape {np.shape(values)} for rows "
                 f"[{row_begin + begin}, {row_begin + end}); needs {(end - begin, dim)}"
             )
-        out[begin:end] = values[:, column_begin : column_begin + columns]
+        out[begin:end] = rounded(values[:, column_begin : column_begin + columns], dtype)
 
 
 def row_blocks(rows: int, dim: int) -> Iterator[tuple[int, int]]:

@@ -136,7 +136,7 @@ class KeyTables:
     def resolve(
         self,
         asked: Sequence[Asked],
-        received: list[FloatArray],
+        received: list[messages.Words],
         of_block: list[IntArray],
     ) -> dict[int, IntArray]:
         """Makes rows of the answers to keys.
@@ -170,7 +170,7 @@ class KeyTables:
                     of_key[piece.table][own] = self.find(piece, keys.codes[own])
                     continue
                 size = own.stop - own.start
-                rows = received[rank][at : at + size].view(np.int32)
+                rows = received[rank][at : at + size]
                 messages.check_size(rows.size, size, sender=rank)
                 if size and not -1 <= int(rows.min()) <= int(rows.max()) < piece.rows:
                     raise RuntimeError(f"rank {rank} answered with rows that it does not have")

@@ -3,6 +3,8 @@
 - A request: 0, what is asked of each piece of the receiver: the number n of rows, or ~n for n keys;
   then the rows, each from the first of its piece, or the keys' 64-bit codes, two words each. Or 1
   and a text in UTF-8, filled with zeros: why there is no request.
+- An answer: the rows asked of each piece, [rows, columns] of the table's dtype, each piece filled
+  up to whole words.
 - Gradients of rows: the number of rows of each piece of the receiver and of each replica; then of
   each piece and of each sparse replica the rows; then of each of them the float32 gradients
   [rows, columns].
@@ -113,6 +115,32 @@ def _problem_of(message: Words, sender: int) -> str | None:
     if message[0] == _REQUEST:
         return None
     return message[1:].tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def size_of_rows(
+    pieces: Sequence[Piece], counts: Sequence[int], dtypes: Sequence[np.dtype[Any]]
+) -> int:
+    """Words of an answer with so many rows of each piece; `dtypes` of the weights, by table."""
+    return sum(_words_of_rows(p, n, dtypes) for p, n in zip(pieces, counts, strict=True))
+
+
+def views_of_rows(
+    answer: Words,
+    pieces: Sequence[Piece],
+    counts: Sequence[int],
+    dtypes: Sequence[np.dtype[Any]],
+) -> Iterator[NDArray[Any]]:
+    """The rows of each piece in an answer, [count, columns]."""
+    at = 0
+    for piece, count in zip(pieces, counts, strict=True):
+        words = _words_of_rows(piece, count, dtypes)
+        values = answer[at : at + words].view(dtypes[piece.table])
+        yield values[: count * piece.columns].reshape(count, piece.columns)
+        at += words
+
+
+def _words_of_rows(piece: Piece, count: int, dtypes: Sequence[np.dtype[Any]]) -> int:
+    return -(-count * piece.columns * dtypes[piece.table].itemsize // 4)
 
 
 def gradients(

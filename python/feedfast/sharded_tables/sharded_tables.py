@@ -22,6 +22,7 @@ from feedfast.sharded_tables.row_window import RowWindow
 from feedfast.sharded_tables.sharded_vocabulary import ShardedVocabulary
 from feedfast.sharded_tables.table_part import TablePart
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
+from feedfast.sharded_tables.weight_format import as_float32, weights_dtype
 from feedfast.sharding import ShardingPlan
 
 _LINE_FLOATS = 16
@@ -53,9 +54,10 @@ class ShardedTables:
 
     - "sharded_ids": sum over other ranks r of 4 (1 + S(r) + sum of u(p) over the pieces of r)
     - "sharded_rows": what others looked up here: sum over other ranks and own pieces p of
-      4 columns(p) u(p) of that rank. For a piece that is looked up by keys, k(p) distinct ones of
-      its rank, the request has 8 k(p) in place of 4 u(p) and the answer 4 k(p) more; the rows of
-      the known ones are the u(p), and all others are row 0, a replica.
+      4 columns(p) u(p) of that rank; with 16-bit weights half, up to the next multiple of 4. For a
+      piece that is looked up by keys, k(p) distinct ones of its rank, the request has 8 k(p) in
+      place of 4 u(p) and the answer 4 k(p) more; the rows of the known ones are the u(p), and all
+      others are row 0, a replica.
     - "sharded_gradients", per window, u over the window: sum over other ranks r of
       4 (S(r) + R + sum of u(p) (1 + columns(p)) over the pieces of r and the R replicas)
     - "sharded_row_squares", per window where a table with a row-wise rule is divided by columns: 4
@@ -107,6 +109,7 @@ class ShardedTables:
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
+        self._dtypes = [weights_dtype(spec.dtype) for spec in self.specs]
         self._distinct = _core.DistinctRows()
         self._window = [RowWindow(spec.dim) for spec in self.specs]
         self._replica_exchange = ReplicaExchange(self.layout.replicas, engine)
@@ -291,13 +294,13 @@ class ShardedTables:
                 return f"table {spec.name!r}: {error}"
         return asked
 
-    def _answer(self, rank: int, request: Words) -> FloatArray:
+    def _answer(self, rank: int, request: Words) -> Words:
         """What another rank asked for: the rows of keys, then weights piece after piece.
 
         Nothing for this rank itself: `KeyTables.resolve` and `_assemble` have its own.
         """
         if rank == self.engine.rank:
-            return np.empty(0, np.float32)
+            return np.empty(0, np.int32)
         asked = messages.requested(request, len(self._own), sender=rank)
         of_keys = [np.empty(0, np.int32)]
         of_piece: list[NDArray[np.integer[Any]]] = []
@@ -309,28 +312,27 @@ class ShardedTables:
             else:
                 of_piece.append(rows)
         rows_of_keys = np.concatenate(of_keys)
-        sizes = [rows.size * piece.columns for rows, piece in zip(of_piece, self._own, strict=True)]
-        answer = np.empty(rows_of_keys.size + sum(sizes), np.float32)
-        answer[: rows_of_keys.size] = rows_of_keys.view(np.float32)
-        at = rows_of_keys.size
-        for wanted, piece, size in zip(of_piece, self._own, sizes, strict=True):
-            out = answer[at : at + size].reshape(wanted.size, piece.columns)
-            self.parts[piece].read(wanted, out)
-            at += size
+        counts = [wanted.size for wanted in of_piece]
+        size = messages.size_of_rows(self._own, counts, self._dtypes)
+        answer = np.empty(rows_of_keys.size + size, np.int32)
+        answer[: rows_of_keys.size] = rows_of_keys
+        views = messages.views_of_rows(answer[rows_of_keys.size :], self._own, counts, self._dtypes)
+        for wanted, piece, view in zip(of_piece, self._own, views, strict=True):
+            self.parts[piece].copy(wanted, view)
         return answer
 
     def _assemble(
         self,
         of_block: Sequence[IntArray],
         of_table: Sequence[IntArray],
-        received: Sequence[FloatArray],
+        received: Sequence[Words],
     ) -> list[FetchedRows]:
         """The fetched rows of every table, block after block.
 
         Args:
             of_block: For each block the distinct rows, from its first.
             of_table: For each table the position of each id among its distinct rows.
-            received: From each other rank the rows of its pieces.
+            received: From each other rank the rows of its pieces, as `_answer` wrote them.
         """
         layout = self.layout
         ends = np.cumsum([0, *(rows.size for rows in of_block)]).tolist()
@@ -346,18 +348,16 @@ class ShardedTables:
         for piece, part in self.parts.items():
             out = out_of_block[piece.block]
             part.read(of_block[piece.block], out[:, piece.column_begin : piece.column_end])
-        for rank, (values, pieces) in enumerate(zip(received, layout.pieces_of_rank, strict=True)):
-            at = 0
-            others = pieces if rank != self.engine.rank else ()
-            wanted = sum(out_of_block[piece.block].shape[0] * piece.columns for piece in others)
-            messages.check_size(values.size, wanted, sender=rank)
-            for piece in others:
-                out = out_of_block[piece.block]
-                size = out.shape[0] * piece.columns
-                out[:, piece.column_begin : piece.column_end] = values[at : at + size].reshape(
-                    -1, piece.columns
-                )
-                at += size
+        for rank, (answer, pieces) in enumerate(zip(received, layout.pieces_of_rank, strict=True)):
+            if rank == self.engine.rank:
+                continue
+            counts = [of_block[piece.block].size for piece in pieces]
+            wanted = messages.size_of_rows(pieces, counts, self._dtypes)
+            messages.check_size(answer.size, wanted, sender=rank)
+            views = messages.views_of_rows(answer, pieces, counts, self._dtypes)
+            for piece, view in zip(pieces, views, strict=True):
+                out = out_of_block[piece.block][:, piece.column_begin : piece.column_end]
+                out[...] = as_float32(view, self.specs[piece.table].dtype)
         for piece, replica in self.replicas.items():
             replica.read(of_block[piece.block], out_of_block[piece.block])
         return fetched

@@ -63,7 +63,7 @@ def export_tables(
         tables: The tables; their optimizer states are left out.
         store: The store's folder, which all ranks see.
         model: Name of the model in the store.
-        layouts: How rows are stored, by table; default float32.
+        layouts: How rows are stored, by table; default as the table has them.
         vocabulary_sections: By table, the section for its vocabulary, which `export_vocabulary`
             makes whole on rank 0, in files of the folder for temporary data.
         add_rest: Adds the other sections; called on rank 0 alone.
@@ -87,7 +87,7 @@ def export_tables(
         share=lambda _: "",
     )
     with writer, tempfile.TemporaryDirectory() as temporary:
-        formats = [layouts.get(spec.name, "float32") for spec in tables.specs]
+        formats = [layouts.get(spec.name, spec.dtype) for spec in tables.specs]
 
         def write(block: Block, rows: FloatArray) -> str:
             # A writer that publishes nothing; that of the export keeps garbage from collection.
@@ -245,7 +245,7 @@ def _parts_for(tables: ShardedTables, round_blocks: Sequence[Block | None]) -> l
         if block is not None and rank != me:
             for piece, low, high in _pieces_in(tables.layout, block, me):
                 begin = piece.row_begin
-                cells.append(tables.parts[piece].weights[low - begin : high - begin].reshape(-1))
+                cells.append(tables.parts[piece].values(low - begin, high - begin).reshape(-1))
         parts.append(np.concatenate(cells))
     return parts
 
@@ -260,7 +260,7 @@ def _assemble(tables: ShardedTables, block: Block, received: Sequence[FloatArray
             out = rows[low - block.begin : high - block.begin]
             if rank == me:
                 begin = piece.row_begin
-                part = tables.parts[piece].weights[low - begin : high - begin]
+                part = tables.parts[piece].values(low - begin, high - begin)
             else:
                 size = (high - low) * piece.columns
                 part = values[at : at + size].reshape(high - low, piece.columns)
@@ -270,7 +270,5 @@ def _assemble(tables: ShardedTables, block: Block, received: Sequence[FloatArray
         low, high = max(piece.row_begin, block.begin), min(piece.row_end, block.end)
         if piece.table == block.table and low < high:
             first = piece.row_begin
-            rows[low - block.begin : high - block.begin] = replica.weights[
-                low - first : high - first
-            ]
+            rows[low - block.begin : high - block.begin] = replica.values(low - first, high - first)
     return rows

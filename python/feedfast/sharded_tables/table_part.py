@@ -13,6 +13,7 @@ from feedfast.sharded_tables.initializers import fill
 from feedfast.sharded_tables.layout import Piece
 from feedfast.sharded_tables.row_window import RowWindow
 from feedfast.sharded_tables.table_spec import RowOptimization, TableSpec
+from feedfast.sharded_tables.weight_format import Weights, as_float32, weights_dtype
 
 
 class TablePart:
@@ -23,15 +24,15 @@ class TablePart:
         piece: Which part of it.
 
     Attributes:
-        weights: [rows, columns] float32.
+        weights: [rows, columns] of the table's dtype, bfloat16 as uint16.
         states: float32 [rows, columns], or [rows] of states with one number a row.
     """
 
     def __init__(self, spec: TableSpec, piece: Piece) -> None:
         self.piece = piece
         self._spec = spec
-        self._updater = self.optimizer.updater()
-        self.weights: FloatArray = np.empty((piece.rows, piece.columns), np.float32)
+        self._updater = self.optimizer.updater(spec.name)
+        self.weights: Weights = np.empty((piece.rows, piece.columns), weights_dtype(spec.dtype))
         states = self._updater.states(self.weights, initial=self.optimizer.initial_state)
         self.states = [
             state.reshape(-1) if is_rowwise else state
@@ -59,6 +60,7 @@ class TablePart:
             self.weights,
             self._spec.initializer,
             self._spec.name,
+            dtype=self._spec.dtype,
             dim=self._spec.dim,
             row_begin=self.piece.row_begin,
             column_begin=self.piece.column_begin,
@@ -70,7 +72,20 @@ class TablePart:
         Raises:
             IndexError: A row is not of this part.
         """
+        if self._spec.dtype == "float32":
+            self.copy(rows, out)
+            return
+        found = np.empty(out.shape, self.weights.dtype)
+        self.copy(rows, found)
+        out[...] = as_float32(found, self._spec.dtype)
+
+    def copy(self, rows: NDArray[np.integer[Any]], out: Weights) -> None:
+        """The same in the dtype of the table."""
         _core.gather_rows(self.weights, rows, out)
+
+    def values(self, begin: int, end: int) -> FloatArray:
+        """Rows [begin, end) of the part as float32; float32 ones are not copied."""
+        return as_float32(self.weights[begin:end], self._spec.dtype)
 
     def add(self, rows: IntArray, gradient: FloatArray) -> None:
         """Adds what one rank sent: rows [n] from the first of the part, gradient [n, columns].
@@ -131,11 +146,22 @@ class TablePart:
                 step=updates + 1,
                 row_squares=self._row_squares,
                 row_dim=self._spec.dim,
+                dtype="bf16" if self._spec.dtype == "bfloat16" else None,
+                first_row=self.piece.row_begin,
+                first_column=self.piece.column_begin,
             )
         self._gradient = self._gradient[:0]
 
     def scale(self, share: float) -> None:
-        """Multiplies all weights by `share`, rounded to float32."""
+        """Multiplies all weights by `share`, rounded to float32.
+
+        Raises:
+            ValueError: Weights of 16 bits, in which the small steps of a decay would be lost.
+        """
+        if self._spec.dtype != "float32":
+            raise ValueError(
+                f"table {self._spec.name!r} is {self._spec.dtype}: it cannot be scaled"
+            )
         np.multiply(self.weights, np.float32(share), out=self.weights)
 
     def discard_window(self) -> None:

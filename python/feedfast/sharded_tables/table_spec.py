@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 from feedfast.bags import Pooling
 from feedfast.row_optimizers import RowUpdater, Rule
 from feedfast.sharded_tables.initializers import Initializer, Uniform
+from feedfast.sharded_tables.weight_format import TableDtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +26,8 @@ class RowOptimization:
         weight_decay: Of the touched rows.
         weight_decay_mode: "l2" or "decouple".
         max_value: None, or the bound of every element of a window's gradient.
+        stochastic_rounding: Of tables of 16 bits; else to nearest even.
+        seed: Of the stochastic rounding, a function of it, table, update, row and column.
     """
 
     rule: Rule = "rowwise_adagrad"
@@ -35,6 +39,8 @@ class RowOptimization:
     weight_decay: float = 0.0
     weight_decay_mode: Literal["l2", "decouple"] = "l2"
     max_value: float | None = None
+    stochastic_rounding: bool = True
+    seed: int = 0
 
     @property
     def is_rowwise(self) -> bool:
@@ -52,8 +58,8 @@ class RowOptimization:
             "rowwise_adam": (False, True),
         }[self.rule]
 
-    def updater(self) -> RowUpdater:
-        """The rule.
+    def updater(self, table: str) -> RowUpdater:
+        """The rule, for the table of this name.
 
         Raises:
             ValueError: An option is unknown or out of its range.
@@ -67,6 +73,9 @@ class RowOptimization:
             weight_decay_mode=self.weight_decay_mode,
             clipping="none" if self.max_value is None else "value",
             max_gradient=self.max_value or 0.0,
+            stochastic_rounding=self.stochastic_rounding,
+            # As `fft.layers.PooledEmbedding` of this name has it.
+            seed=(self.seed * 1_000_003 + zlib.crc32(table.encode())) % 2**63,
         )
 
     def rate_at(self, updates: int) -> float:
@@ -77,7 +86,7 @@ class RowOptimization:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableSpec:
-    """One table [rows, dim] of float32.
+    """One table [rows, dim].
 
     Attributes:
         name: Unique in its model.
@@ -87,6 +96,8 @@ class TableSpec:
         optimizer: A `RowOptimization`; in `fft.distributed.ShardedEmbedding` also one of
             `fft.optimizers`.
         initializer: First values.
+        dtype: Of the weights: "float32", or "float16" or "bfloat16", in which they also travel.
+            Optimizer states, gradients and pooled sums are float32 in any case.
     """
 
     name: str
@@ -95,6 +106,7 @@ class TableSpec:
     pooling: Pooling = "sum"
     optimizer: Any = field(default_factory=RowOptimization)
     initializer: Initializer = field(default_factory=Uniform)
+    dtype: TableDtype = "float32"
 
     def __post_init__(self) -> None:
         if not self.name or self.rows < 1 or self.dim < 1:
@@ -106,4 +118,9 @@ class TableSpec:
             raise ValueError(
                 f"table {self.name!r}: pooling must be one of {', '.join(get_args(Pooling))}; "
                 f"got {self.pooling!r}"
+            )
+        if self.dtype not in get_args(TableDtype):
+            raise ValueError(
+                f"table {self.name!r}: dtype must be one of {', '.join(get_args(TableDtype))}; "
+                f"got {self.dtype!r}"
             )

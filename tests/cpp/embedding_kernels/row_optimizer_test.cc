@@ -269,6 +269,45 @@ TEST(StochasticRoundingTest, IsAFunctionOfSeedStepRowAndColumn) {
   EXPECT_NE(a, Rounded(RowFormat::kBfloat16, 1.003f, 256, true, 2));
 }
 
+TEST(StochasticRoundingTest, OfAPartIsThatOfTheTableItIsPartOf) {
+  testing::ForEachCpuTarget([] {
+    constexpr std::int64_t kRows = 5;
+    constexpr std::int64_t kDim = 37;
+    for (const RowFormat format : {RowFormat::kFloat16, RowFormat::kBfloat16}) {
+      // What 1 + (a little for each element) rounds to, of rows from `row` and columns from
+      // `column` on.
+      const auto rounded = [format](std::int64_t row, std::int64_t column) {
+        std::mt19937 rng(kSeed);
+        const std::int64_t num_rows = kRows - row;
+        const std::int64_t dim = kDim - column;
+        OwnedTable zeros = RandomTable(format, num_rows, dim, rng);
+        std::fill(zeros.bytes.begin(), zeros.bytes.end(), std::uint8_t{0});
+        OwnedTrainable trained(std::move(zeros), UpdateRule::kSgd);
+        RowOptimizer optimizer;
+        optimizer.learning_rate = 1.0f;
+        optimizer.first_row = row;
+        optimizer.first_column = column;
+        std::vector<std::int64_t> rows;
+        std::vector<float> grad;
+        for (std::int64_t i = 0; i < num_rows; ++i) {
+          rows.push_back(i);
+          for (std::int64_t j = 0; j < dim; ++j)
+            grad.push_back(-1.0f - 1e-5f * static_cast<float>((row + i) * kDim + column + j));
+        }
+        ApplyRowGradient(trained.View(), optimizer,
+                         {num_rows, rows.data(), nullptr, nullptr, nullptr, grad.data(), dim},
+                         RunOnThreads(1));
+        return trained;
+      };
+      const OwnedTrainable whole = rounded(0, 0);
+      const OwnedTrainable part = rounded(2, 20);
+      for (std::int64_t row = 2; row < kRows; ++row)
+        for (std::int64_t column = 20; column < kDim; ++column)
+          ASSERT_EQ(part.Weight(row - 2, column - 20), whole.Weight(row, column));
+    }
+  });
+}
+
 TEST(RoundingTest, ToNearestEvenWithoutRandomNumbers) {
   testing::ForEachCpuTarget([] {
     const auto half = [](float x) { return Rounded(RowFormat::kFloat16, x, 3, false, 0)[2]; };

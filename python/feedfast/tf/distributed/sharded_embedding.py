@@ -24,6 +24,7 @@ from feedfast.sharded_tables import (
     TableSpec,
 )
 from feedfast.sharded_tables.checkpoint import load_tables, save_tables
+from feedfast.sharded_tables.weight_format import weights_dtype
 from feedfast.sharding import ShardingPlan, TableShape, row_wise
 from feedfast.tf.hashing import hash_keys
 from feedfast.tf.optimizers import RowOptimizer
@@ -249,6 +250,8 @@ def row_optimization(optimizer: Any) -> RowOptimization:
         weight_decay=rule.weight_decay,
         weight_decay_mode=rule.weight_decay_mode,
         max_value=rule.max_gradient if rule.clipping == "value" else None,
+        stochastic_rounding=optimizer.stochastic_rounding,
+        seed=optimizer.seed,
     )
 
 
@@ -261,7 +264,15 @@ def rows_over_all(
 
     Tables with one of the `vocabularies` are divided as it is.
     """
-    shapes = tuple(TableShape(name=table.name, rows=table.rows, dim=table.dim) for table in tables)
+    shapes = tuple(
+        TableShape(
+            name=table.name,
+            rows=table.rows,
+            dim=table.dim,
+            bytes_per_element=weights_dtype(table.dtype).itemsize,
+        )
+        for table in tables
+    )
     vocabularies = vocabularies or {}
     return ShardingPlan(
         num_ranks=num_ranks,
