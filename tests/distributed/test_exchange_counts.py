@@ -65,4 +65,12 @@ def test_horovods_timeline_counts_what_is_promised(tmp_path: Path) -> None:
 def test_the_trace_of_shared_memory_counts_the_same(tmp_path: Path) -> None:
     timeline = tmp_path / "timeline.json"
     run_ranks("timeline_ranks.py", 2, str(tmp_path), str(timeline), timeout=240)
-    assert_counts([(event["name"], event["cat"]) for event in events_of(timeline)])
+    exchanges: list[tuple[str, str]] = []
+    for event in events_of(timeline):
+        if event["cat"] == "reduce_and_gather":  # two that begin together, on one line
+            exchanges += zip(
+                event["name"].split(" and "), ("all_reduce", "all_gather"), strict=True
+            )
+        else:
+            exchanges.append((event["name"], event["cat"]))
+    assert_counts(exchanges)
