@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,15 +25,22 @@ from feedfast.comm import Engine, NullEngine
 from feedfast.comm.launch import run_local
 from feedfast.comm.traced import PeerLostError, TracedEngine
 from feedfast.ranker.export import export
+from feedfast.ranker.tensor_store import read_tensors
+from feedfast.store import ModelWriter
 from feedfast.training import TrainedRun, evaluate, saving
 
 RANKS = Path(training_ranks.__file__)
 
 
-def run(size: int, folder: Path, part: str) -> Path:
-    """Runs a part of training_ranks in processes; their folder."""
+def status_of(size: int, folder: Path, part: str) -> int:
+    """Runs a part of training_ranks in processes."""
     quiet = {"PYTHONWARNINGS": "ignore", "TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    assert run_local([sys.executable, str(RANKS), str(folder), part], size, environment=quiet) == 0
+    return run_local([sys.executable, str(RANKS), str(folder), part], size, environment=quiet)
+
+
+def run(size: int, folder: Path, part: str) -> Path:
+    """The same; the folder, with what they left."""
+    assert status_of(size, folder, part) == 0
     return folder
 
 
@@ -133,6 +141,25 @@ def test_a_run_of_divided_tables_is_like_any_other(divided: Path, tmp_path: Path
     assert read(tmp_path / "of_run" / "blobs") == read(tmp_path / "of_arrays" / "blobs")
     report = evaluate(found, training_ranks.simulation().dataset, baseline=False)
     assert all(math.isfinite(o.model.log_loss) for o in report.objectives)
+
+
+@pytest.mark.slow
+def test_tables_too_large_for_one_process_train_on_two(tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert status_of(1, alone, "memory") == training_ranks.EXIT_NO_MEMORY
+    run(2, tmp_path, "memory")
+    tables = read_tensors(tmp_path / "tensors.safetensors")
+    member = tables["member_table"]
+    assert member.shape == (700_000, 32)
+    assert np.isfinite(member).all()
+    assert 0.04 < member[::1000].std() < 0.06
+    tracemalloc.start()
+    with ModelWriter(tmp_path / "store", "feed") as writer:
+        writer.add_table("member_table", member, layout="float32", dim=32)
+        writer.publish({})
+    assert tracemalloc.get_traced_memory()[1] < member.nbytes / 20
+    tracemalloc.stop()
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(folder: Path) -> None:

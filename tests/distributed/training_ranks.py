@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import resource
 import shutil
 import sys
 import warnings
@@ -18,6 +19,7 @@ import numpy as np
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorFlow's own
     import keras
+    import tensorflow as tf
 
     from feedfast.tf import optimizers
 
@@ -33,17 +35,20 @@ from feedfast.config import (
     TrainingConfig,
 )
 from feedfast.data import Simulation, simulate
-from feedfast.objectives import inverse_base_rates
-from feedfast.ranker.features import FeatureSpace
+from feedfast.objectives import Objective, inverse_base_rates
+from feedfast.ranker.examples import Examples, RowBags
+from feedfast.ranker.features import FeatureSpace, Sizes
 from feedfast.ranker.model import DividedTables, RankerModel
 from feedfast.ranker.rows import history_of
+from feedfast.ranker.tensor_store import write_tensors
 from feedfast.sharded_tables.checkpoint import arrays_of
 from feedfast.sharding import ShardingPlan, TableShape, data_parallel, row_column, row_wise
-from feedfast.training import Progress, loop, replicas, train, trainer
+from feedfast.training import Progress, loop, replicas, saving, train, trainer
 from feedfast.training.table_plan import table_shapes
 from feedfast.training.trainer import LabelledExamples
 
 NUM_STEPS = 20
+EXIT_NO_MEMORY = 77
 
 
 class Interrupted(Exception):
@@ -217,7 +222,12 @@ def train_in(
 
 def main(folder: Path, part: str) -> None:
     engine = TracedEngine(connect())
-    {"weights": train_weights, "runs": train_runs, "divided": train_divided}[part](engine, folder)
+    {
+        "weights": train_weights,
+        "runs": train_runs,
+        "divided": train_divided,
+        "memory": train_in_little_memory,
+    }[part](engine, folder)
     engine.close()
 
 
@@ -240,6 +250,94 @@ def train_divided(engine: TracedEngine, folder: Path) -> None:
     engine.barrier()
     train_in(engine, folder / "divided_resumed", sharding="row")
     train_in(engine, folder / "alone_first", sharding="row")
+
+
+def train_in_little_memory(engine: TracedEngine, folder: Path) -> None:
+    """Tables of 256 MiB with their states, in processes that may allocate 210 MiB more each.
+
+    Steps, a checkpoint, what continues from it, and the file of the run.
+    """
+
+    def make(rows: int, divided: bool) -> trainer.Trainer:
+        sizes = Sizes(
+            num_members=rows,
+            num_hashtags=50,
+            num_trees=4,
+            num_leaves=30,
+            num_shared=2,
+            num_dense=3,
+        )
+        chosen = dataclasses.replace(
+            config(norms=False), member=TableConfig(dim=32), hashtag=TableConfig(dim=8)
+        )
+        bags = RowBags(np.zeros(0, np.int64), np.zeros(1, np.int64))
+        none = Examples(
+            viewer=np.zeros(0, np.int64),
+            actor=np.zeros(0, np.int64),
+            root_actor=np.zeros(0, np.int64),
+            history_members=bags,
+            history_hashtags=bags,
+            hashtags=bags,
+            leaves=np.zeros((0, 4), np.int32),
+            shared=np.zeros((0, 2), np.float32),
+            dense=np.zeros((0, 3), np.float32),
+        )
+        shapes = table_shapes(chosen, sizes, none)
+        tables = (
+            DividedTables(plan_of(shapes, engine.size), engine, trainer.table_optimizer())
+            if divided
+            else None
+        )
+        names = (Objective("click", "passive"), Objective("like", "active"))
+        model = RankerModel(chosen, sizes, names, np.array([0.2, 0.1]), tables)
+        return trainer.Trainer(model, chosen, engine)
+
+    def step(taught: trainer.Trainer) -> None:
+        rows, n = taught.model.sizes.num_members, 100
+        rng = np.random.default_rng([engine.rank, taught.num_steps])
+        empty = RowBags(np.zeros(0, np.int64), np.zeros(n + 1, np.int64))
+        examples = Examples(
+            viewer=rng.integers(0, rows, n),
+            actor=rng.integers(0, rows, n),
+            root_actor=rng.integers(0, rows, n),
+            history_members=empty,
+            history_hashtags=empty,
+            hashtags=empty,
+            leaves=rng.integers(0, 30, (n, 4)).astype(np.int32),
+            shared=rng.normal(size=(n, 2)).astype(np.float32),
+            dense=rng.normal(size=(n, 3)).astype(np.float32),
+        )
+        labels = rng.integers(0, 2, (n, 2)).astype(np.float32)
+        taught.step(LabelledExamples(examples, labels, np.ones_like(labels)), 1e-3)
+
+    divided = engine.size > 1
+    small = make(100, divided)  # what TensorFlow needs in any case
+    step(small)
+    data = Path("/proc/self/status").read_text().split("VmData:")[1].split()[0]
+    limit = (int(data) << 10) + (210 << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        taught = make(700_000, divided)
+        for _ in range(3):
+            step(taught)
+    except (MemoryError, RuntimeError, tf.errors.ResourceExhaustedError):  # as Keras wraps it
+        if divided:
+            raise
+        sys.exit(EXIT_NO_MEMORY)
+    place = saving.Place(step=3, loss_sum=0.0, records=[])
+    if engine.rank == 0:
+        (folder / "checkpoints").mkdir()
+    engine.barrier()
+    saving.save(taught, folder / "checkpoints", place)
+    step(taught)
+    assert saving.restore(taught, folder / "checkpoints") == place
+    step(taught)
+    assert taught.sharded is not None
+    shapes = {spec.name: (spec.rows, spec.dim) for spec in taught.sharded.specs}
+    if engine.rank == 0:
+        write_tensors(folder / "tensors.safetensors", {}, absent=shapes)
+    engine.barrier()
+    saving.save_rows(taught.sharded, folder / "tensors.safetensors")
 
 
 def train_runs(engine: TracedEngine, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -93,6 +94,9 @@ def train(
         num_epochs=config.training.max_epochs, validation_rows=rows.train[validation.test]
     )
     num_epochs = _best_epoch(records)
+    # Its model is in cycles of Keras, and would lie beside the next one.
+    del select
+    gc.collect()
     _logger.info("%s: %d epochs", dataset.name, num_epochs)
     final = _Stage("final", dataset, history, rows.train, config, folder, tell, engine)
     final_records = final.train(num_epochs=num_epochs, validation_rows=None)
