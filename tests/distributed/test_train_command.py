@@ -153,13 +153,16 @@ def test_horovodrun_trains(arguments: list[str], tmp_path: Path) -> None:
     timeline = tmp_path / "timeline.json"
     run = tmp_path / "run"
     done = horovodrun(
-        ["--timeline-filename", str(timeline), *command(*arguments, "--run", str(run))],
+        [
+            *("--timeline-filename", str(timeline)),
+            *command(*arguments, "--run", str(run), "--sharding", "row"),
+        ],
         timeout=240,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert TrainedRun.open(run).num_epochs >= 1
     assert "[1]<stdout>" not in done.stdout
-    assert "validation" in timeline.read_text()
+    assert {"validation", "sharded_gradients"} <= set(re.findall(r"\w+", timeline.read_text()))
 
 
 def test_what_does_not_go_together_is_refused(
