@@ -48,6 +48,8 @@ class WrappedEngine(Engine):
     def _reduce_and_gather(
         self, array: NDArray[Any], rows: NDArray[Item], names: tuple[str, str]
     ) -> list[NDArray[Item]]:
+        if type(self._engine)._reduce_and_gather is Engine._reduce_and_gather:
+            return super()._reduce_and_gather(array, rows, names)  # one after the other
         num_bytes = array.nbytes + rows.nbytes
         with self.around("reduce_and_gather", " and ".join(names), num_bytes):
             return self._engine._reduce_and_gather(array, rows, names)
