@@ -25,18 +25,20 @@ from feedfast.sharding import (
     TableShape,
     column_wise,
     data_parallel,
+    row_column,
     row_wise,
     table_wise,
 )
 
 STEPS, EXAMPLES = 20, 4
 RULES: tuple[Rule, ...] = ("sgd", "adagrad", "rowwise_adagrad", "adam", "rowwise_adam")
-ROWS, DIM = 31, 7
+# Every rule with every kind of placement; "short" has fewer rows than there may be ranks.
+KINDS = ("replicated", "whole", "columns", "rows", "hot_columns", "grid", "short")
 SPECS = [
     TableSpec(
-        name=rule,
-        rows=ROWS,
-        dim=DIM,
+        name=f"{rule}_{kind}",
+        rows=2 if kind == "short" else 31,
+        dim=7,
         pooling="mean",
         initializer=Normal(0.5),
         optimizer=RowOptimization(
@@ -47,40 +49,50 @@ SPECS = [
         ),
     )
     for rule in RULES
+    for kind in KINDS
 ]
 
 
-def plan_of(num_ranks: int, shift: int) -> ShardingPlan:
-    """Another kind of placement for each table; `shift` turns them round."""
+def plan_of(num_ranks: int) -> ShardingPlan:
+    """The tables placed as their kinds say; `grid` on hosts of two ranks where that is possible."""
     ranks = range(num_ranks)
+    per_host = 2 if num_ranks % 2 == 0 and num_ranks > 2 else 1
 
-    def place(shape: TableShape, kind: int) -> Placement:
-        kinds = [
-            lambda: data_parallel(shape, num_ranks),
-            lambda: table_wise(shape, num_ranks - 1),
-            lambda: column_wise(shape, ranks),
-            lambda: row_wise(shape, ranks),
-            lambda: column_wise(shape, ranks, hot_rows=5),
-        ]
-        return kinds[kind % len(kinds)]()
+    def place(spec: TableSpec, shape: TableShape) -> Placement:
+        kinds = {
+            "replicated": lambda: data_parallel(shape, num_ranks),
+            "whole": lambda: table_wise(shape, num_ranks - 1),
+            "columns": lambda: column_wise(shape, ranks),
+            "rows": lambda: row_wise(shape, ranks),
+            "hot_columns": lambda: column_wise(shape, ranks, hot_rows=5),
+            "grid": lambda: row_column(shape, range(num_ranks // per_host), per_host),
+            "short": lambda: row_wise(shape, ranks),
+        }
+        return kinds[KINDS[SPECS.index(spec) % len(KINDS)]]()
 
-    shapes = tuple(TableShape(name=spec.name, rows=ROWS, dim=DIM) for spec in SPECS)
+    shapes = tuple(TableShape(name=spec.name, rows=spec.rows, dim=spec.dim) for spec in SPECS)
     return ShardingPlan(
         num_ranks=num_ranks,
-        ranks_per_host=1,
+        ranks_per_host=per_host,
         tables=shapes,
-        placements=tuple(place(shape, i + shift) for i, shape in enumerate(shapes)),
+        placements=tuple(map(place, SPECS, shapes)),
     )
 
 
 def batch_of(step: int, micro: int, share: int) -> tuple[tf.Tensor, ...]:
-    """Ids of all tables one after the other, offsets of their bags [tables, n + 1], targets."""
+    """Ids of all tables one after the other, offsets of their bags [tables, n + 1], targets.
+
+    Some shares are empty, and now and then one id of a table is all that there is.
+    """
     rng = np.random.default_rng([step, micro, share])
     examples = 0 if (step + share) % 11 == 4 else EXAMPLES
     ids, offsets = [], []
-    for _ in SPECS:
+    for table, spec in enumerate(SPECS):
         lengths = rng.integers(0, 4, examples)
-        ids.append(np.minimum(rng.zipf(1.3, lengths.sum()) - 1, ROWS - 1))
+        drawn = np.minimum(rng.zipf(1.3, lengths.sum()) - 1, spec.rows - 1)
+        if (step + table) % 5 == 0:
+            drawn[:] = spec.rows // 2
+        ids.append(drawn)
         offsets.append(np.concatenate([[0], np.cumsum(lengths)]))
     return (
         tf.constant(np.concatenate(ids), tf.int64),
@@ -97,7 +109,7 @@ def train(
     tower = keras.layers.Dense(
         1, kernel_initializer=keras.initializers.RandomNormal(seed=1), name="tower"
     )
-    tower.build((None, DIM * len(SPECS)))
+    tower.build((None, sum(spec.dim for spec in SPECS)))
     variables = [*tower.trainable_variables, layer.trigger]
 
     def loss_of(ids: tf.Tensor, offsets: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -121,32 +133,49 @@ def train(
 
 
 def compare(
-    engine: Engine, folder: Path, world: int, k: int, clip_norm: float | None, shift: int
+    engine: Engine, folder: Path, world: int, k: int, clip_norm: float | None
 ) -> dict[str, Any]:
     """Trains in shards and whole; what rank 0 finds, of which the others know a part."""
-    layer, tower = train(engine, world, k, plan_of(engine.size, shift), clip_norm)
+    layer, tower = train(engine, world, k, plan_of(engine.size), clip_norm)
     layer.save_tables(folder / f"k{k}")
     kernels = engine.all_gather(tower.kernel.numpy(), name="kernels")
-    found: dict[str, Any] = {"k": k}
+    parts = sum(part.weights.nbytes for part in layer.sharded.parts.values())
+    replicas = sum(part.weights.nbytes for part in layer.sharded.replicas.values())
+    memory = engine.all_gather(np.array([[parts, replicas, peak_bytes()]]), name="memory")
+    found: dict[str, Any] = {"k": k, "memory": np.concatenate(memory).tolist()}
     if engine.rank == 0:
         whole, whole_tower = train(NullEngine(), world, k, None, clip_norm)
-        parts = list(whole.sharded.parts.values())
-        want = [part.weights.copy() for part in parts]
+        tables = list(whole.sharded.parts.values())
+        want = [part.weights.copy() for part in tables]
         whole.load_tables(folder / f"k{k}")
-        pairs = [(part.weights, table) for part, table in zip(parts, want, strict=True)]
-        pairs.append((kernels[0], whole_tower.kernel.numpy()))
-        found["difference"] = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
-        firsts = [spec.initializer(spec.name, 0, ROWS, DIM) for spec in SPECS]
+        found["differences"] = {
+            spec.name: float(np.abs(part.weights - table).max() / np.abs(table).max())
+            for spec, part, table in zip(SPECS, tables, want, strict=True)
+        }
+        kernel = whole_tower.kernel.numpy()
+        found["differences"]["tower"] = float(
+            np.abs(kernels[0] - kernel).max() / np.abs(kernel).max()
+        )
+        firsts = [spec.initializer(spec.name, 0, spec.rows, spec.dim) for spec in SPECS]
         found["moved"] = min(float(np.abs(a - b).max()) for a, b in zip(want, firsts, strict=True))
         found["same_bits"] = all(np.array_equal(kernels[0], kernel) for kernel in kernels)
+        found["whole_bytes"] = sum(table.nbytes for table in want)
     engine.barrier()
     return found
 
 
+def peak_bytes() -> int:
+    """Most that was resident of this process; not ru_maxrss, which starts with the parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+
 def main(folder: Path, world: int) -> None:
     with connect() as engine:
-        grid = [(1, None), (2, 0.5), (5, None)]
-        found = [compare(engine, folder, world, k, clip, i) for i, (k, clip) in enumerate(grid)]
+        grid = [(1, None), (2, 2.0), (5, None)]
+        found = [compare(engine, folder, world, k, clip) for k, clip in grid]
         if engine.rank == 0:
             exchanges = {name: t.exchanges for name, t in engine.exchanges_by_name.items()}
             (folder / "found.json").write_text(json.dumps([found, exchanges]))

@@ -1,8 +1,13 @@
-"""Sharded tables in a model between processes: equal to one process with whole tables."""
+"""Sharded tables in a model between processes: equal to one process with whole tables.
+
+One launch for each number of processes trains every rule with every kind of placement at windows of
+1, 2 and 5 micro-batches.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -34,9 +39,14 @@ def check(folder: Path) -> None:
     """Reads what the worker found."""
     found, exchanges = json.loads((folder / "found.json").read_text())
     for result in found:
-        assert result["difference"] <= 1e-5, result
-        assert result["moved"] > 1e-3, result
+        assert max(result["differences"].values()) <= 1e-5, result
+        assert result["moved"] > 5e-4, result
         assert result["same_bits"], result
+        parts, replicas, peaks = zip(*result["memory"], strict=True)
+        # Every weight has one home, beside the replicas, which all ranks have.
+        assert sum(parts) + replicas[0] == result["whole_bytes"]
+        assert len(set(replicas)) == 1
+        logging.getLogger(__name__).info("peak resident bytes by rank: %s", peaks)
     micro_batches = STEPS * (1 + 2 + 5)
     assert exchanges["sharded_ids"] == exchanges["sharded_rows"] == micro_batches
     assert exchanges["sharded_gradients"] == STEPS * 3
