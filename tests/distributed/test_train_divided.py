@@ -12,6 +12,7 @@ from thread_engines import on_ranks
 from training_ranks import Taught, config, plan_of, require_same_state
 
 from feedfast.comm import Engine
+from feedfast.comm.traced import PeerLostError
 from feedfast.config import DistributedConfig, RankerConfig
 from feedfast.ranker_precision import TABLES
 from feedfast.sharding import TableShape
@@ -109,11 +110,17 @@ def chosen(sharding: str) -> RankerConfig:
 def kinds(sharding: str, size: int, tables: Any = None) -> list[str]:
     """Of the tables; the same on all ranks."""
 
-    def body(engine: Engine) -> list[str]:
-        plan = table_plan.choose_plan(chosen(sharding), tables or shapes(), engine)
+    def body(engine: Engine) -> list[str] | Exception:
+        try:
+            plan = table_plan.choose_plan(chosen(sharding), tables or shapes(), engine)
+        except (OSError, ValueError, PeerLostError) as error:
+            return error  # raised in a thread it would end the exchange in which others hear of it
         return [] if plan is None else [placement.kind for placement in plan.placements]
 
     first, *others = on_ranks(size, body)
+    if isinstance(first, Exception):
+        assert all(isinstance(other, PeerLostError) for other in others)
+        raise first
     assert all(other == first for other in others)
     return first
 
