@@ -266,6 +266,8 @@ def test_codes_and_arrays_stand_for_keys_and_bad_ones_are_an_error_on_all() -> N
             (KeyBags(["a", 7], np.array([0, 2])), empty),
             (KeyBags(keys, np.array([0, 19])), empty),
             (KeyBags(keys, offsets, np.full(20, np.inf, np.float32)), empty),
+            (KeyBags(["\udc80"], np.array([0, 1])), empty),
+            (None, empty),
             (empty, Bags.from_lists([[4]])),
         ]
         for members, few in bad:
@@ -278,7 +280,7 @@ def test_codes_and_arrays_stand_for_keys_and_bad_ones_are_an_error_on_all() -> N
         return messages
 
     for messages in on_ranks(3, body):
-        tables = ["members"] * 3 + ["few"]
+        tables = ["members"] * 5 + ["few"]
         for message, table in zip(messages, tables, strict=True):
             assert message.startswith(f"rank 1: table {table!r}: "), message
 

@@ -12,7 +12,7 @@ from sharded_model import SIZES, WORLD, assembled, batch_of, plan_of, specs_of, 
 from thread_engines import on_ranks
 
 from feedfast.bags import Bags
-from feedfast.comm import Engine
+from feedfast.comm import Engine, NullEngine
 from feedfast.row_optimizers import Rule
 from feedfast.sharded_tables import (
     BadBagsError,
@@ -23,6 +23,7 @@ from feedfast.sharded_tables import (
     TableSpec,
     Uniform,
 )
+from feedfast.sharded_tables import messages as wire
 from feedfast.sharding import ShardingPlan, TableShape, column_wise, row_wise, table_wise
 
 STEPS = range(20)
@@ -237,6 +238,81 @@ def test_bad_bags_of_one_rank_are_an_error_on_all_and_the_next_lookup_works() ->
         message = "rank 1: table 'rows': values[2] = 67 is not a row of a table with 67 rows"
         assert messages[0] == message
         assert re.match("rank 1: table 'whole': weights.0. = nan", messages[1])
+
+
+def test_ids_of_32_bits_name_rows_of_tables_beyond_2_to_31_rows_in_all() -> None:
+    rows = 1_200_000_000  # of memory that is never touched
+    shapes = tuple(TableShape(name=name, rows=rows, dim=1) for name in "ab")
+    plan = ShardingPlan(
+        num_ranks=1,
+        ranks_per_host=1,
+        tables=shapes,
+        placements=tuple(table_wise(shape, 0) for shape in shapes),
+    )
+    optimizer = RowOptimization(rule="sgd")
+    specs = [
+        TableSpec(name=shape.name, rows=rows, dim=1, dtype="float16", optimizer=optimizer)
+        for shape in shapes
+    ]
+    tables = ShardedTables(specs, plan, NullEngine(), initialize=False)
+    for part in tables.parts.values():
+        part.weights[[5, rows - 1]] = [[2], [3]]
+    ids = np.array([rows - 1, 5, 5], np.int32)
+    for found in tables.lookup([Bags(ids, np.array([0, 3]))] * 2):
+        np.testing.assert_array_equal(found.ids, [5, rows - 1])
+        np.testing.assert_array_equal(found.rows[found.positions], [[3], [2], [2]])
+
+
+def test_gradients_of_a_wrong_shape_are_refused() -> None:
+    tables = ShardedTables(specs_of("sgd"), plan_of(1), NullEngine())
+    ids = np.arange(3)
+    for shape in [(1, tables.specs[1].dim), (3, 1), (3,)]:
+        with pytest.raises(
+            ValueError, match=f"table '{tables.specs[1].name}': gradients of 3 rows"
+        ):
+            tables.accumulate([ids], [np.ones(shape, np.float32)], tables=[1])
+    assert tables.exchange_window(1.0) == 0.0
+
+
+def changed(at: int, value: int) -> Callable[[Any], Any]:
+    def change(message: Any) -> Any:
+        message[at] = value
+        return message
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda message: message[:0],
+        lambda message: message[:-1],
+        lambda message: np.append(message, np.int32(0)),
+        changed(0, 4),
+        changed(0, -1),
+        changed(0, 2**31 - 1),
+        changed(1, 0),  # rows of the replica that come are not said to come
+    ],
+)
+def test_gradients_in_messages_of_a_wrong_size_are_errors(change: Callable[[Any], Any]) -> None:
+    shape = TableShape(name="t", rows=10, dim=3)
+    placements = (row_wise(shape, [0, 1], hot_rows=1),)
+    plan = ShardingPlan(num_ranks=2, ranks_per_host=1, tables=(shape,), placements=placements)
+
+    def body(engine: Engine) -> None:
+        tables = ShardedTables([TableSpec(name="t", rows=10, dim=3)], plan, engine)
+        tables.accumulate([np.arange(10)], [np.ones((10, 3), np.float32)])
+        if engine.rank == 0:
+            with pytest.raises(RuntimeError, match="a message of rank 1 has "):
+                tables.exchange_window(1.0)
+            return
+        pieces, replicas = tables.layout.pieces_of_rank[0], tables.layout.replicas
+        ones = np.ones((10, 3), np.float32)
+        of_block = [(np.arange(n), ones[:n]) for n in (1, 5, 4)]
+        good = wire.gradients(pieces, replicas, [False], of_block)
+        engine.all_to_all([change(good), np.empty(0, np.int32)], name="sharded_gradients")
+
+    on_ranks(2, body)
 
 
 def test_a_rank_without_parts_and_ranks_without_examples_take_part() -> None:

@@ -118,6 +118,8 @@ class KeyTables:
         vocabulary = self._vocabularies.get(table)
         if vocabulary is None:
             raise ValueError("its bags must be of rows: it has no sharded vocabulary")
+        if not isinstance(bags, KeyBags):
+            raise TypeError(f"needs Bags or KeyBags; got {type(bags).__name__}")
         keys = bags.keys
         if not (isinstance(keys, np.ndarray) and keys.dtype == np.uint64):
             keys = vocabulary.hash_keys(keys)

@@ -63,7 +63,7 @@ def request(asked: Sequence[IntArray | Codes]) -> Words:
 
 def problem(text: str) -> Words:
     """Why there is no request."""
-    encoded = text.encode()
+    encoded = text.encode(errors="backslashreplace")  # an error would leave the others waiting
     message = np.zeros(1 + -(-len(encoded) // 4), np.int32)
     message[0] = _PROBLEM
     message[1:].view(np.uint8)[: len(encoded)] = np.frombuffer(encoded, np.uint8)
@@ -173,19 +173,32 @@ def gradients(
 
 
 def gradients_of(
-    message: Words, pieces: Sequence[Piece], replicas: Sequence[Piece], is_dense: Sequence[bool]
+    message: Words,
+    pieces: Sequence[Piece],
+    replicas: Sequence[Piece],
+    is_dense: Sequence[bool],
+    *,
+    sender: int,
 ) -> tuple[IntArray, Iterator[tuple[Piece, IntArray, FloatArray]]]:
     """What `gradients` packed.
 
     Returns:
         The rows with gradients of each replica [replicas], dense ones too; and the pieces and
         sparse replicas with their rows [n] and gradients [n, columns].
+
+    Raises:
+        RuntimeError: Its size is wrong; names the sender.
     """
     header = len(pieces) + len(replicas)
     counts = message[:header]
+    check_size(counts.size, header, sender=sender)
+    if (counts < 0).any():
+        raise RuntimeError(f"a message of rank {sender} has a negative number of rows")
     sparse = [not dense for dense in is_dense]
     of_sent = [*counts[: len(pieces)].tolist(), *counts[len(pieces) :][sparse].tolist()]
     sent = [*pieces, *_sparse(replicas, is_dense)]
+    size = sum(count * (1 + piece.columns) for count, piece in zip(of_sent, sent, strict=True))
+    check_size(message.size, header + size, sender=sender)
 
     def parts() -> Iterator[tuple[Piece, IntArray, FloatArray]]:
         row, value = header, header + sum(of_sent)

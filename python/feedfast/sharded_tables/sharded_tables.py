@@ -149,10 +149,10 @@ class ShardedTables:
         values = [each.values if isinstance(each, Bags) else nothing for each in asked]
         keys = np.concatenate(
             [
-                ids + first
-                for ids, first in zip(values, layout.first_keys[:-1].tolist(), strict=True)
+                np.add(ids, first, dtype=np.int64)  # of int32 ids too
+                for ids, first in zip(values, layout.first_keys[:-1], strict=True)
             ]
-        ).astype(np.int64, copy=False)
+        )
         unique, positions = self._distinct.find(keys)
         ends = np.searchsorted(unique, layout.block_keys).tolist()
         of_block = [
@@ -197,10 +197,19 @@ class ShardedTables:
             gradients: For each table [unique, dim], by `FetchedRows.rows`. They are not copied and
                 must stay as they are until the window is exchanged or discarded.
             tables: Positions of the tables that these are of; default: all.
+
+        Raises:
+            ValueError: Gradients of a table have another shape; those of tables before it count.
         """
-        windows = self._window if tables is None else [self._window[table] for table in tables]
-        for window, rows, gradient in zip(windows, ids, gradients, strict=True):
-            window.add(rows, np.ascontiguousarray(gradient, np.float32))
+        numbers = range(len(self.specs)) if tables is None else tables
+        for table, rows, gradient in zip(numbers, ids, gradients, strict=True):
+            spec = self.specs[table]
+            if gradient.shape != (rows.size, spec.dim):
+                raise ValueError(
+                    f"table {spec.name!r}: gradients of {rows.size} rows have shape "
+                    f"{gradient.shape}; needs {(rows.size, spec.dim)}"
+                )
+            self._window[table].add(rows, np.ascontiguousarray(gradient, np.float32))
 
     def exchange_window(self, scale: float) -> float:
         """Sends the gradients of the window to the ranks that hold their rows; collective.
@@ -208,6 +217,9 @@ class ShardedTables:
         Returns:
             Sum of the squares of the scaled gradients of this rank's rows; those of replicas count
             on rank 0.
+
+        Raises:
+            RuntimeError: A message of another rank has a wrong size.
         """
         layout, engine = self.layout, self.engine
         sums = [window.take() for window in self._window]
@@ -234,7 +246,9 @@ class ShardedTables:
             if rank == engine.rank:
                 counts, parts = self._own_gradients(of_block, is_dense)
             else:
-                counts, parts = messages.gradients_of(message, self._own, layout.replicas, is_dense)
+                counts, parts = messages.gradients_of(
+                    message, self._own, layout.replicas, is_dense, sender=rank
+                )
             replica_counts += counts
             for piece, rows, values in parts:
                 (self.replicas if piece.rank < 0 else self.parts)[piece].add(rows, values)
@@ -400,7 +414,9 @@ class ShardedTables:
             total = np.zeros(count, np.float32)
             for other in self.layout.pieces_of_block[piece.block]:
                 start = starts[other.rank]
-                total += received[other.rank][start : start + count]
+                squares = received[other.rank][start : start + count]
+                messages.check_size(squares.size, count, sender=other.rank)
+                total += squares
                 starts[other.rank] = start + count
             self.parts[piece].share_row_squares(total)
 
