@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -200,6 +201,20 @@ def test_ctrl_c_ends_the_wait_for_others_to_join() -> None:
         alarm.start()
         with pytest.raises(KeyboardInterrupt):
             SharedMemoryEngine(uuid.uuid4().hex, rank=rank, size=2, timeout=60)
+        alarm.join()
+
+
+def test_ctrl_c_ends_the_wait_for_the_answer_of_rank_0() -> None:
+    name = uuid.uuid4().hex
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.bind(f"\0ff-{os.getuid():08x}{name}")
+        silent.listen()
+        alarm = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+        alarm.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            SharedMemoryEngine(name, rank=1, size=2, timeout=30)
+        assert time.monotonic() - began < 10
         alarm.join()
 
 

@@ -28,7 +28,8 @@ using ByteArray = CArray<std::uint8_t>;
 // GIL; the exception is then set in this thread, which has to throw it.
 bool SignalRaised() {
   const py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
+  // A wait may ask again on its way out, when the signal is handled already.
+  return PyErr_Occurred() != nullptr || PyErr_CheckSignals() != 0;
 }
 
 // A group that ends when it is closed or collected. Exchanges run without the GIL; a second thread
