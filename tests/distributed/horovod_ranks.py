@@ -39,7 +39,7 @@ def exchange_everything(engine: Engine) -> None:
             np.testing.assert_array_equal(received[other], of_rank(other, (other * 1000, 3)), name)
     for count in (1000, 0, 3000):
         array, rows = of_rank(rank, (5,)), of_rank(rank, (rank * count, 3))
-        received = engine.reduce_and_gather(array, rows, names=("both_sum", "both_rows"))
+        received = engine.reduce_and_gather(array, rows, names=("sum and rows", "both"))
         np.testing.assert_array_equal(array, sum(of_rank(other, (5,)) for other in ranks))
         for other in ranks:
             np.testing.assert_array_equal(received[other], of_rank(other, (other * count, 3)))

@@ -120,9 +120,8 @@ class HorovodEngine(Engine):
         flat = array.reshape(-1)
         if array.nbytes > _MOST_BYTES:
             return super()._reduce_and_gather(array, rows, names)
-        summed, received = self._run(
-            "reduce_and_gather", _AND.join(names), flat, self._first(rows, names[1])
-        )
+        both = _AND.join(map(_node, names))  # nodes have no spaces
+        summed, received = self._run("reduce_and_gather", both, flat, self._first(rows, names[1]))
         flat[...] = summed
         return self._gather_rest(rows, names[1], received)
 
