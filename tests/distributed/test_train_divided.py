@@ -14,6 +14,7 @@ from training_ranks import Taught, config, plan_of, require_same_state
 from feedfast.comm import Engine
 from feedfast.comm.traced import PeerLostError
 from feedfast.config import DistributedConfig, RankerConfig
+from feedfast.ranker.predict import predict_examples
 from feedfast.ranker_precision import TABLES
 from feedfast.sharding import TableShape
 from feedfast.training import replicas, saving, table_plan
@@ -96,6 +97,25 @@ def test_a_checkpoint_of_another_model_is_refused(
     (tmp_path / "step-0000000003.tables" / "tables.json").unlink()
     with pytest.raises(OSError, match=r"tables\.json"):
         restore(divided.trainer, tmp_path)
+
+
+def test_a_lost_rank_is_no_error_of_tensorflow(
+    divided: Taught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided.take_steps(0, 1)
+    tables = divided.trainer.sharded
+    assert tables is not None
+
+    def lose(*arguments: Any) -> None:
+        raise PeerLostError("rank 1 of 2 has ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "lookup", lose)
+        with pytest.raises(PeerLostError, match="rank 1 of 2"):
+            divided.take_steps(1, 2)
+        with pytest.raises(PeerLostError, match="rank 1 of 2"):
+            predict_examples(divided.trainer.model, divided.examples.examples)
+    divided.take_steps(1, 2)
 
 
 def shapes(members: int = 1000, dim: int = 5) -> tuple[TableShape, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,6 +140,10 @@ class RankerModel(keras.Model):  # type: ignore[misc]
             input_signature=[input_signature(sizes)],
         )
         self(model_inputs(_one_example(sizes)))
+
+    def python_errors(self) -> AbstractContextManager[None]:
+        """Around traced functions that call the model; see `ShardedEmbedding.python_errors`."""
+        return nullcontext() if self.sharded is None else self.sharded.python_errors()
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of all weights, by the names of `FeedRanker.tensors`; without divided tables."""

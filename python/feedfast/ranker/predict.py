@@ -49,12 +49,13 @@ def predict_examples(
             all must call the model equally often, with no rows in the end.
     """
     n = len(examples)
-    parts = [
-        model.infer(
-            model_inputs(examples.take(np.arange(min(first, n), min(first + batch_size, n))))
-        )
-        for first in range(0, max(n, most_rows), batch_size)
-    ]
+    with model.python_errors():
+        parts = [
+            model.infer(
+                model_inputs(examples.take(np.arange(min(first, n), min(first + batch_size, n))))
+            )
+            for first in range(0, max(n, most_rows), batch_size)
+        ]
     if not parts:
         return np.zeros((0, model.num_objectives), dtype=np.float32)
     return np.concatenate([part.numpy() for part in parts])

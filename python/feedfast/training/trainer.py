@@ -204,12 +204,13 @@ class Trainer:
             part = share if self._num_parts == 1 else share.take(np.arange(first, end))
             # Means of the parts, weighted by their rows: the mean over the whole batch.
             weight = {"weight": float(end - first)} if self._tape is not None else {}
-            loss = self._step(
-                model_inputs(part.examples),
-                tf.constant(part.labels),
-                tf.constant(part.weights),
-                **weight,
-            )
+            with self.model.python_errors():
+                loss = self._step(
+                    model_inputs(part.examples),
+                    tf.constant(part.labels),
+                    tf.constant(part.weights),
+                    **weight,
+                )
             loss_sum += float(loss) * (end - first)
         decay = self._config.training.table_weight_decay
         # The optimizer's count is in the checkpoint, so a resumed run decays at the same steps.

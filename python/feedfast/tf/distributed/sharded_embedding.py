@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         )
         self._seeds = {name: each.seed for name, each in (vocabularies or {}).items()}
         self._weight = 1.0
+        self._failure: Exception | None = None
         self.trigger = self.add_weight(
             name="trigger", shape=(), initializer="zeros", dtype="float32", autocast=False
         )
@@ -159,6 +161,26 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
         """
         load_tables(self.sharded, Path(folder))
 
+    @contextmanager
+    def python_errors(self) -> Iterator[None]:
+        """Around a traced function: errors of lookups in it are raised as outside of one."""
+        self._failure = None
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Remembers an error for `python_errors`: TensorFlow makes one of its own of it."""
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+            raise
+
     def _fetch(self, bags: Sequence[tuple[Any, Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Distinct rows [unique, dim] of every table, and each id's position among them [nnz]."""
         specs = self.sharded.specs
@@ -166,14 +188,15 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         def look_up(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
             remaining = iter(arrays)
-            fetched = self.sharded.lookup(
-                [
-                    _numpy_bags(
-                        next(remaining), next(remaining), next(remaining) if weighted else None
-                    )
-                    for weighted in is_weighted
-                ]
-            )
+            with self._remembering():
+                fetched = self.sharded.lookup(
+                    [
+                        _numpy_bags(
+                            next(remaining), next(remaining), next(remaining) if weighted else None
+                        )
+                        for weighted in is_weighted
+                    ]
+                )
             return [
                 *(found.rows for found in fetched),
                 *(found.ids for found in fetched),
@@ -182,7 +205,10 @@ class ShardedEmbedding(keras.layers.Layer):  # type: ignore[misc]
 
         def accumulate(tables: Sequence[int], *arrays: NDArray[Any]) -> NDArray[np.float32]:
             if self._weight != 0.0:
-                self.sharded.accumulate(arrays[: len(tables)], arrays[len(tables) :], tables=tables)
+                with self._remembering():
+                    self.sharded.accumulate(
+                        arrays[: len(tables)], arrays[len(tables) :], tables=tables
+                    )
             return np.zeros((), np.float32)
 
         found = tf.numpy_function(
