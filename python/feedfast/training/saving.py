@@ -20,7 +20,7 @@ from feedfast.comm import NullEngine
 from feedfast.ranker.tensor_store import RowsWriter
 from feedfast.sharded_tables import ShardedTables
 from feedfast.sharded_tables.agreement import all_or_none
-from feedfast.sharded_tables.checkpoint import arrays_of, load_tables, save_tables
+from feedfast.sharded_tables.checkpoint import MANIFEST, arrays_of, load_tables, save_tables
 from feedfast.sharded_tables.store_export import Block, visit_blocks
 from feedfast.sharding import ShardingPlan, TableShape, data_parallel
 from feedfast.training import replicas
@@ -130,8 +130,14 @@ def _load(trainer: Trainer, folder: Path) -> tuple[Place, bool] | None:
         return None
     tensors = dict(checkpoint.tensors)
     divided = not checkpoint.has_tables
+    tables = tables_folder(folder, checkpoint.step)
+    if divided and not (tables / MANIFEST).is_file():
+        raise ValueError(
+            f"{folder}: the checkpoint of step {checkpoint.step} has no tables: {tables.name} is "
+            "not whole; remove the checkpoint to train from the start"
+        )
     if divided and trainer.sharded is None:
-        tensors |= _whole(trainer, tables_folder(folder, checkpoint.step))
+        tensors |= _whole(trainer, tables)
     if tensors.keys() != variables.keys():
         odd = min(tensors.keys() ^ variables.keys())
         has = "has" if odd in tensors else "lacks"
