@@ -117,6 +117,20 @@ def test_fewer_keys_than_ranks_leave_parts_empty(num_keys: int) -> None:
     assert boundaries[-1] == num_keys + 1
 
 
+@pytest.mark.parametrize("num_parts", [1, 2, 3])
+def test_fewer_parts_than_ranks_leave_ranks_without(num_parts: int) -> None:
+    want = images([built(NullEngine(), num_parts=num_parts)])
+
+    def body(engine: Engine) -> ShardedVocabulary:
+        vocabulary = built(engine, num_parts=num_parts)
+        assert sorted(vocabulary.lookup(KEYS).tolist()) == list(range(1, len(KEYS) + 1))
+        return vocabulary
+
+    vocabularies = on_ranks(4, body)
+    assert images(vocabularies) == want
+    assert sum(bool(vocabulary.parts) for vocabulary in vocabularies) == num_parts
+
+
 def test_other_numbers_of_ranks_open_the_parts_of_a_save(tmp_path: Path) -> None:
     def save(engine: Engine) -> np.ndarray:
         vocabulary = built(engine)

@@ -55,5 +55,7 @@ def partition(codes: Codes, groups: IntArray, num_groups: int) -> tuple[Codes, I
         The sorted codes, the offsets [num_groups + 1] of the groups, and for each sorted code where
         it was.
     """
+    if num_groups == 0:  # of a rank without parts, which has no codes
+        return codes, np.zeros(1, np.int64), np.empty(0, np.int64)
     offsets, order = _core.partition_rows(groups, np.arange(num_groups + 1))
     return codes[order], offsets, order
