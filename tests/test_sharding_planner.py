@@ -194,6 +194,14 @@ def test_arguments_are_checked() -> None:
         plan_tables([table], cluster(1, 2), work, kinds=())
     with pytest.raises(ValueError, match="'t': none of row_column is possible on 1 hosts"):
         plan_tables([table], cluster(1, 2), work, kinds=("row_column",))
+    with pytest.raises(ValueError, match="seed must be >= 0; got -1"):
+        plan_tables([table], cluster(1, 2), work, seed=-1)
+    searched: list[str] = []
+    with pytest.raises(ValueError, match="'t' is there twice"):
+        plan_tables(
+            [table, table], cluster(1, 2), work, report=lambda stage, *_: searched.append(stage)
+        )
+    assert not searched
     plan = ShardingPlan(
         num_ranks=2, ranks_per_host=2, tables=(table,), placements=(table_wise(table, 0),)
     )

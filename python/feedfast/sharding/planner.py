@@ -113,13 +113,21 @@ def plan_tables(
         The plan, what it costs, and for each table what the other kinds would cost.
 
     Raises:
-        ValueError: No kinds, a kind that does not exist, `min_columns` below 1, or no plan found
-            that fits; names the rank, the table that has most there and the bytes that are missing.
+        ValueError: No kinds, a kind that does not exist, `min_columns` below 1, `seed` below 0, a
+            name that two tables have, or no plan found that fits; names the rank, the table that
+            has most there and the bytes that are missing.
     """
     if not kinds or not set(kinds) <= set(KINDS):
         raise ValueError(f"kinds must be some of {', '.join(KINDS)}; got {list(kinds)}")
     if min_columns < 1:
         raise ValueError(f"min_columns must be >= 1; got {min_columns}")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0; got {seed}")
+    names: set[str] = set()
+    for table in tables:
+        if table.name in names:
+            raise ValueError(f"table {table.name!r} is there twice")
+        names.add(table.name)
     rng = np.random.default_rng(seed)
     search = _Search(tables, topology, workload, kinds, min_columns, rng, report)
     state = search.run()
