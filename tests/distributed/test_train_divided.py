@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,15 @@ from feedfast.comm import Engine
 from feedfast.comm.traced import PeerLostError
 from feedfast.config import DistributedConfig, RankerConfig
 from feedfast.ranker.predict import predict_examples
+from feedfast.ranker.run import RunFolder
+from feedfast.ranker.tensor_store import RowsWriter, read_tensors, write_tensors
+from feedfast.ranker.trained import TENSORS, FeedRanker
 from feedfast.ranker_precision import TABLES
 from feedfast.sharding import TableShape
+from feedfast.store import files
 from feedfast.training import replicas, saving, table_plan
 from feedfast.training.saving import Place, restore, save
+from feedfast.training.train import _save_ranker
 
 PLACE = Place(step=3, loss_sum=0.5, records=[{"epoch": 1, "loss": 0.25, "validation": 0.9}])
 
@@ -117,6 +124,40 @@ def test_a_lost_rank_is_no_error_of_tensorflow(
         with pytest.raises(PeerLostError, match="rank 1 of 2"):
             predict_examples(divided.trainer.model, divided.examples.examples)
     divided.take_steps(1, 2)
+
+
+def test_what_a_full_disk_left_makes_room_for_the_next_ranker(
+    divided: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+
+    def write(path: Path, *, absent: Mapping[str, tuple[int, int]]) -> Path:
+        unfinished = files.temporary_sibling(path)
+        unfinished.mkdir()
+        write_tensors(unfinished / TENSORS, {}, absent=absent)
+        return unfinished
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("full")
+
+    ranker: Any = SimpleNamespace(write_unfinished=write, publish=FeedRanker.publish)
+
+    def save_ranker() -> None:
+        _save_ranker(ranker, divided.trainer.model, folder, divided.trainer.engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowsWriter, "write", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="full"):
+                save_ranker()
+            assert len(list(tmp_path.iterdir())) == 1
+    save_ranker()
+    assert list(tmp_path.iterdir()) == [folder.ranker]
+    tables = divided.trainer.sharded
+    assert tables is not None
+    found = read_tensors(folder.ranker / TENSORS)
+    assert {n: t.shape for n, t in found.items()} == {s.name: (s.rows, s.dim) for s in tables.specs}
+    assert all(np.count_nonzero(table) for table in found.values())
 
 
 def shapes(members: int = 1000, dim: int = 5) -> tuple[TableShape, ...]:

@@ -186,6 +186,10 @@ class RunFolder:
     def remove_work(self) -> None:
         """Removes what only an unfinished run needs."""
         shutil.rmtree(self.path / "work", ignore_errors=True)
+        self.remove_unfinished()
+
+    def remove_unfinished(self) -> None:
+        """Removes what was written under a temporary name by who did not get to its end."""
         for path in self.path.glob(f"{files.TEMPORARY_PREFIX}*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -109,7 +109,7 @@ def train(
         features=final.features,
         tensors=final.model.tensors(),
     )
-    _save_ranker(ranker, final.model, folder.ranker, engine)
+    _save_ranker(ranker, final.model, folder, engine)
     replicas.on_rank_0(
         engine,
         lambda: folder.finish(
@@ -149,30 +149,32 @@ def loss_weights(log: ImpressionLog, config: RankerConfig) -> NDArray[np.float32
     return weights
 
 
-def _save_ranker(ranker: FeedRanker, model: RankerModel, folder: Path, engine: Engine) -> None:
+def _save_ranker(ranker: FeedRanker, model: RankerModel, folder: RunFolder, engine: Engine) -> None:
     """Writes the ranker unless it is there; of divided tables each process writes rows. Collective.
 
     Args:
         ranker: Without the tables that processes divide.
         model: Has these.
-        folder: Of the ranker.
+        folder: Of the run.
         engine: Of the processes.
     """
     sharded = None if model.sharded is None else model.sharded.sharded
     absent = {} if sharded is None else {spec.name: (spec.rows, spec.dim) for spec in sharded.specs}
 
     def begin() -> str:
-        if folder.exists():
+        if folder.ranker.exists():
             return ""
-        return ranker.write_unfinished(folder, absent=absent).name
+        # As large as the tables: where a full disk ended the run, a second one has no room.
+        folder.remove_unfinished()
+        return ranker.write_unfinished(folder.ranker, absent=absent).name
 
     name = replicas.broadcast_json(engine, replicas.on_rank_0(engine, begin))
     if not name:
         return
-    unfinished = folder.parent / name
+    unfinished = folder.path / name
     if sharded is not None:
         save_rows(sharded, unfinished / TENSORS)
-    replicas.on_rank_0(engine, lambda: ranker.publish(unfinished, folder))
+    replicas.on_rank_0(engine, lambda: ranker.publish(unfinished, folder.ranker))
 
 
 class _Stage:
