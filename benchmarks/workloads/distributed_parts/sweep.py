@@ -4,7 +4,7 @@
 
 is fitted by least squares. Source A reports 33% more throughput from accumulating; what this model
 gains from no window (K = 1) to five stands beside it. The slow link is a sleep before every
-exchange: the kernel's own emulation of delays is not everywhere.
+wait for the others: the kernel's own emulation of delays is not everywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def rows(options: BenchOptions) -> Iterator[BenchRow]:
     for link, times in by_link.items():
         label = link
         if link == "link=slow":
-            label = f"link=sleep_{document['sleep_ms']:.0f}ms_per_exchange"
+            label = f"link=sleep_{document['sleep_ms']:.0f}ms_per_wait"
         for k, milliseconds in times.items():
             yield row(
                 f"distributed/sweep/{label}/k={k}",
