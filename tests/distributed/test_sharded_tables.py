@@ -404,6 +404,21 @@ def test_plans_that_do_not_fit_are_refused() -> None:
     )
 
 
+def test_ranks_whose_tables_cannot_be_divided_tell_the_others() -> None:
+    shape = TableShape(name="t", rows=9, dim=2)
+    placements = (row_wise(shape, [0, 1]),)
+    plan = ShardingPlan(num_ranks=2, ranks_per_host=1, tables=(shape,), placements=placements)
+
+    def body(engine: Engine) -> str:
+        spec = TableSpec(name="t", rows=9 + engine.rank, dim=2)
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            ShardedTables([spec], plan, engine)
+        return str(caught.value)
+
+    message = "table 't' is [10, 2]; the plan has it as [9, 2]"
+    assert on_ranks(2, body) == [f"rank 1: ValueError: {message}", message]
+
+
 def test_ranks_that_differ_are_told_where() -> None:
     def said(change: Callable[[TableSpec], TableSpec], *, shift: int = 0) -> str:
         def body(engine: Engine) -> str:

@@ -65,17 +65,18 @@ def check_agreement(
     engine: Engine,
     *,
     initialize: bool,
-    more: Mapping[str, str],
+    divide: Callable[[], Mapping[str, str]],
 ) -> None:
     """Ranks that cut or train tables in different ways would misread each other; one exchange.
 
     Compared are the plan, names, sizes, the options of the optimizers (of a schedule its first
-    learning rate) and, of tables that are to be initialized, the values of row 0; and what `more`
-    describes, by name.
+    learning rate) and, of tables that are to be initialized, the values of row 0; and what `divide`
+    says, by name.
 
     Raises:
         ValueError: Ranks differ; names the first field that does, on all ranks alike.
-        PeerLostError: The initializer of another rank failed.
+        Exception: What `divide` or an initializer raises on this rank.
+        PeerLostError: One of these on another rank.
     """
 
     def describe() -> dict[str, str]:
@@ -83,7 +84,7 @@ def check_agreement(
             "the plan": plan.to_json(),
             "the tables": ", ".join(spec.name for spec in specs),
             "initialize": str(initialize),
-            **more,
+            **divide(),
         }
         for spec in specs:
             optimizer: RowOptimization = spec.optimizer

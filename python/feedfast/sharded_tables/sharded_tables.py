@@ -77,6 +77,8 @@ class ShardedTables:
         ValueError: Plan, tables, vocabularies and engine do not fit, or ranks differ in them; or a
             table with a row-wise rule is divided by columns and has "l2" decay or `max_value`,
             which look at the weights of all columns.
+        MemoryError: There is too little for this rank's parts.
+        RuntimeError: One of these on another rank alone.
     """
 
     def __init__(
@@ -91,21 +93,8 @@ class ShardedTables:
         self.specs = tuple(specs)
         self.plan = plan
         self.engine = engine
-        if engine.size != plan.num_ranks:
-            raise ValueError(f"the plan has {plan.num_ranks} ranks, the engine {engine.size}")
-        self.layout = Layout.create(self.specs, plan)
-        for pieces in self.layout.pieces_of_block:
-            _check_rule(self.specs, pieces)
-        self._own = self.layout.pieces_of_rank[engine.rank]
-        self.parts = {piece: TablePart(self.specs[piece.table], piece) for piece in self._own}
-        self.replicas = {
-            piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
-        }
         self.vocabularies = dict(vocabularies or {})
-        self._keys = KeyTables(self.vocabularies, self.specs, self.layout, engine)
-        check_agreement(
-            self.specs, plan, engine, initialize=initialize, more=self._keys.described()
-        )
+        check_agreement(self.specs, plan, engine, initialize=initialize, divide=self._divide)
         if initialize:
             for part in [*self.parts.values(), *self.replicas.values()]:
                 part.initialize()
@@ -117,6 +106,22 @@ class ShardedTables:
             _shares_row_squares(self.specs, pieces) for pieces in self.layout.pieces_of_block
         )
         self.updates = 0
+
+    def _divide(self) -> dict[str, str]:
+        """Makes the parts of this rank; what all ranks must have in common, by name."""
+        plan, engine = self.plan, self.engine
+        if engine.size != plan.num_ranks:
+            raise ValueError(f"the plan has {plan.num_ranks} ranks, the engine {engine.size}")
+        self.layout = Layout.create(self.specs, plan)
+        for pieces in self.layout.pieces_of_block:
+            _check_rule(self.specs, pieces)
+        self._own = self.layout.pieces_of_rank[engine.rank]
+        self.parts = {piece: TablePart(self.specs[piece.table], piece) for piece in self._own}
+        self.replicas = {
+            piece: TablePart(self.specs[piece.table], piece) for piece in self.layout.replicas
+        }
+        self._keys = KeyTables(self.vocabularies, self.specs, self.layout, engine)
+        return self._keys.described()
 
     @property
     def nbytes(self) -> int:
