@@ -10,8 +10,6 @@ or of earlier ones; the next save removes them.
 from __future__ import annotations
 
 import json
-import re
-import secrets
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from feedfast.sharded_tables.agreement import all_or_none
 from feedfast.sharded_tables.layout import Piece
+from feedfast.sharded_tables.part_folder import part_name, save_parts
 from feedfast.sharded_tables.sharded_tables import ShardedTables
 from feedfast.sharded_tables.table_part import TablePart
 from feedfast.store import files, tensor_file
@@ -34,8 +33,7 @@ FORMAT_VERSION = 2
 _VERSIONS = range(1, FORMAT_VERSION + 1)
 MAX_MANIFEST_BYTES = 256 << 20
 
-_FILE_NAME = re.compile(r"part-[0-9a-f]{16}-[0-9]{5}\.safetensors\Z")
-_UNFINISHED = re.compile(re.escape(files.TEMPORARY_PREFIX) + r"part-[0-9a-f]{16}-")
+_FILE_NAME = part_name(r"\.safetensors")
 _ALIGN = 64
 
 
@@ -162,46 +160,26 @@ def save_tables(tables: ShardedTables, folder: Path) -> None:
         OSError: A file of this rank cannot be written; what was saved before stays.
         RuntimeError: The same of another rank.
     """
-    engine = tables.engine
 
-    def begin() -> str:
-        if engine.rank == 0:
-            files.make_folders(folder)
-        return secrets.token_hex(8)
-
-    _, tokens = all_or_none(engine, "sharded_save_begin", begin, share=str)
-
-    def write() -> list[StoredPart]:
-        return _write_own(tables, folder, f"part-{tokens[0]}-{engine.rank:05d}.safetensors")
-
-    def as_text(parts: list[StoredPart]) -> str:
-        return json.dumps([asdict(part) for part in parts])
-
-    _, texts = all_or_none(engine, "sharded_save_parts", write, share=as_text)
-
-    def publish() -> None:
-        if engine.rank != 0:
-            return
-        manifest = Manifest(
-            tables.updates,
-            tuple(
-                StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule, spec.dtype)
-                for spec in tables.specs
-            ),
-            tuple(StoredPart(**part) for text in texts for part in json.loads(text)),
+    def describe(parts: list[dict[str, Any]]) -> bytes:
+        stored_tables = tuple(
+            StoredTable(spec.name, spec.rows, spec.dim, spec.optimizer.rule, spec.dtype)
+            for spec in tables.specs
         )
-        files.sync_folder(folder)
-        files.replace_durably(folder / MANIFEST, [manifest.to_json()])
-        files.remove_abandoned(folder / MANIFEST)
-        current = {part.file for part in manifest.parts}
-        # All parts are in place, so unfinished ones are of ranks that were killed.
-        for path in folder.iterdir():
-            if path.name not in current and (
-                _FILE_NAME.match(path.name) or _UNFINISHED.match(path.name)
-            ):
-                path.unlink(missing_ok=True)
+        stored_parts = tuple(StoredPart(**part) for part in parts)
+        return Manifest(tables.updates, stored_tables, stored_parts).to_json()
 
-    all_or_none(engine, "sharded_save_end", publish, share=lambda _: "")
+    save_parts(
+        tables.engine,
+        folder,
+        MANIFEST,
+        name="sharded_save",
+        written=_FILE_NAME,
+        write=lambda prefix: _write_own(
+            tables, folder, f"{prefix}{tables.engine.rank:05d}.safetensors"
+        ),
+        describe=describe,
+    )
     tables.reset_choices()
 
 

@@ -10,8 +10,6 @@ it does not name are of saves that were not finished or of earlier ones; the nex
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from feedfast.comm import Engine
 from feedfast.sharded_tables.agreement import all_or_none
 from feedfast.sharded_tables.key_codes import first_parts
+from feedfast.sharded_tables.part_folder import part_name, save_parts
 from feedfast.sharded_tables.sharded_vocabulary import MAX_PARTS, ShardedVocabulary
 from feedfast.sharded_tables.vocabulary_part import VocabularyPart
 from feedfast.store import files
@@ -30,10 +29,8 @@ FORMAT = "feedfast-sharded-vocabulary"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 64 << 20
 
-_TOKEN = r"part-[0-9a-f]{16}-"
-_FILE_NAME = re.compile(_TOKEN + r"[0-9]{5}\Z")
-_WRITTEN = re.compile(_TOKEN + r"[0-9]{5}\.(ffv|codes)\Z")
-_UNFINISHED = re.compile(re.escape(files.TEMPORARY_PREFIX) + _TOKEN)
+_FILE_NAME = part_name("")
+_WRITTEN = part_name(r"\.(ffv|codes)")
 _CRC_STEP = 1 << 22
 
 
@@ -129,44 +126,25 @@ def save_vocabulary(vocabulary: ShardedVocabulary, folder: Path) -> None:
         OSError: A file of this rank cannot be written; what was saved before stays.
         RuntimeError: The same of another rank.
     """
-    engine = vocabulary.engine
 
-    def begin() -> str:
-        if engine.rank == 0:
-            files.make_folders(folder)
-        return secrets.token_hex(8)
-
-    _, tokens = all_or_none(engine, "vocabulary_save_begin", begin, share=str)
-
-    def write() -> list[StoredPart]:
+    def write(prefix: str) -> list[StoredPart]:
         return [
-            _write(part, folder, f"part-{tokens[0]}-{number:05d}")
+            _write(part, folder, f"{prefix}{number:05d}")
             for number, part in vocabulary.parts.items()
         ]
 
-    written, texts = all_or_none(
-        engine,
-        "vocabulary_save_parts",
-        write,
-        share=lambda parts: json.dumps([asdict(part) for part in parts]),
+    def describe(parts: list[dict[str, Any]]) -> bytes:
+        return Manifest(vocabulary.seed, tuple(StoredPart(**part) for part in parts)).to_json()
+
+    written = save_parts(
+        vocabulary.engine,
+        folder,
+        MANIFEST,
+        name="vocabulary_save",
+        written=_WRITTEN,
+        write=write,
+        describe=describe,
     )
-
-    def publish() -> None:
-        if engine.rank != 0:
-            return
-        parts = tuple(StoredPart(**part) for text in texts for part in json.loads(text))
-        files.sync_folder(folder)
-        files.replace_durably(folder / MANIFEST, [Manifest(vocabulary.seed, parts).to_json()])
-        files.remove_abandoned(folder / MANIFEST)
-        current = {part.file for part in parts}
-        # All parts are in place, so unfinished ones are of ranks that were killed.
-        for path in folder.iterdir():
-            if (_WRITTEN.match(path.name) and path.stem not in current) or _UNFINISHED.match(
-                path.name
-            ):
-                path.unlink(missing_ok=True)
-
-    all_or_none(engine, "vocabulary_save_end", publish, share=lambda _: "")
     for part, stored in zip(vocabulary.parts.values(), written, strict=True):
         part.keep_codes_in(folder / f"{stored.file}.codes")
 
