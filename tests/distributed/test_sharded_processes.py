@@ -40,7 +40,8 @@ def check(folder: Path) -> None:
     found, exchanges = json.loads((folder / "found.json").read_text())
     for result in found:
         assert max(result["differences"].values()) <= 1e-5, result
-        assert result["moved"] > 5e-4, result
+        # Weights reach 1.5, so that what trained is far above what may differ.
+        assert result["moved"] > 2e-4, result
         assert result["same_bits"], result
         parts, replicas, peaks = zip(*result["memory"], strict=True)
         # Every weight has one home, beside the replicas, which all ranks have.
