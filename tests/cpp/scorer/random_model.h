@@ -76,11 +76,10 @@ class RandomModel {
           std::uint32_t bits;
           std::memcpy(&bits, floats + i, sizeof bits);
           const bool is_half = format == embedding_kernels::RowFormat::kFloat16;
-          const std::uint16_t stored = is_half ? embedding_kernels::HalfFloor(floats[i])
-                                               : static_cast<std::uint16_t>(bits >> 16);
+          const std::uint16_t stored =
+              is_half ? HalfFloor(floats[i]) : static_cast<std::uint16_t>(bits >> 16);
           std::memcpy(packed + 2 * i, &stored, sizeof stored);
-          floats[i] = is_half ? embedding_kernels::HalfToFloat(stored)
-                              : embedding_kernels::Bfloat16ToFloat(stored);
+          floats[i] = is_half ? HalfToFloat(stored) : Bfloat16ToFloat(stored);
         }
       }
       table->data = packed;
