@@ -129,11 +129,11 @@ class Taught:
             self.trainer = trainer.Trainer(model, self.config, engine)
         finally:
             keras.optimizers.Adam, optimizers.SparseAdam = adam, sparse_adam  # type: ignore[misc]
+        # So that a decay of the tables is among few steps.
+        self.trainer._decay_steps = 6
         self.trainer.align()
 
     def take_steps(self, first: int, end: int) -> None:
-        # So that a decay of the tables is among few steps.
-        trainer._TABLE_DECAY_STEPS, before = 6, trainer._TABLE_DECAY_STEPS
         for step in range(first, end):
             # Batches of one row leave a rank, and micro-batches, without any.
             size = 1 if step == 4 else 250
@@ -141,7 +141,6 @@ class Taught:
             share = replicas.share_of(len(rows), self.trainer.engine)
             batch = loop._draw_batch(self.examples, rows, share, self.config, step)
             self.trainer.step(batch, 0.01)
-        trainer._TABLE_DECAY_STEPS = before
 
     def state(self) -> dict[str, np.ndarray]:
         """All variables by name; the parts of divided tables here as `name|range of cells`."""

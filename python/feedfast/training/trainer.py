@@ -126,6 +126,7 @@ class Trainer:
         ]
         self._rate = tf.Variable(0.0, trainable=False)
         self._num_parts = config.training.accumulate
+        self._decay_steps = _TABLE_DECAY_STEPS
         self._tape: distributed.AccumulatingGradientTape | None = None
         self._step: Callable[..., tf.Tensor]
         pair = tf.TensorSpec([None, None], tf.float32)
@@ -214,8 +215,8 @@ class Trainer:
             loss_sum += float(loss) * (end - first)
         decay = self._config.training.table_weight_decay
         # The optimizer's count is in the checkpoint, so a resumed run decays at the same steps.
-        if decay > 0.0 and self.num_steps % _TABLE_DECAY_STEPS == 0:
-            kept = max(0.0, 1.0 - rate * decay) ** _TABLE_DECAY_STEPS
+        if decay > 0.0 and self.num_steps % self._decay_steps == 0:
+            kept = max(0.0, 1.0 - rate * decay) ** self._decay_steps
             if self.sharded is None:
                 self._shrink_tables(tf.constant(kept, tf.float32))
             else:
