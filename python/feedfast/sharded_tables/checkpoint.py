@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedfast.sharded_tables import part_folder
 from feedfast.sharded_tables.agreement import all_or_none
 from feedfast.sharded_tables.layout import Piece
 from feedfast.sharded_tables.part_folder import part_name, save_parts
@@ -221,13 +222,9 @@ def read_manifest(folder: Path) -> Manifest:
         OSError: There is none.
         ValueError: It is damaged; names the file.
     """
-    path = folder / MANIFEST
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ValueError(f"{path}: above {MAX_MANIFEST_BYTES} bytes")
-    try:
-        return Manifest.from_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return part_folder.read_manifest(
+        folder / MANIFEST, Manifest.from_json, most_bytes=MAX_MANIFEST_BYTES
+    )
 
 
 def _write_own(tables: ShardedTables, folder: Path, file: str) -> list[StoredPart]:

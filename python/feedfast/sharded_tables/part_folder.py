@@ -18,6 +18,7 @@ _TOKEN = r"part-[0-9a-f]{16}-"
 _UNFINISHED = re.compile(re.escape(files.TEMPORARY_PREFIX) + _TOKEN)
 
 Part = TypeVar("Part")
+Parsed = TypeVar("Parsed")
 
 
 def part_name(suffix: str) -> re.Pattern[str]:
@@ -87,3 +88,18 @@ def save_parts(
 
     all_or_none(engine, f"{name}_end", publish, share=lambda _: "")
     return parts
+
+
+def read_manifest(path: Path, parse: Callable[[bytes], Parsed], *, most_bytes: int) -> Parsed:
+    """What `parse` makes of a manifest.
+
+    Raises:
+        OSError: There is none.
+        ValueError: It is longer than `most_bytes`, or `parse` refuses it; names the file.
+    """
+    if path.stat().st_size > most_bytes:
+        raise ValueError(f"{path}: above {most_bytes} bytes")
+    try:
+        return parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

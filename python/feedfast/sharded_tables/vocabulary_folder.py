@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from feedfast.comm import Engine
+from feedfast.sharded_tables import part_folder
 from feedfast.sharded_tables.agreement import all_or_none
 from feedfast.sharded_tables.key_codes import first_parts
 from feedfast.sharded_tables.part_folder import part_name, save_parts
@@ -194,13 +195,9 @@ def read_manifest(folder: Path) -> Manifest:
         OSError: There is none.
         ValueError: It is damaged; names the file.
     """
-    path = folder / MANIFEST
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ValueError(f"{path}: above {MAX_MANIFEST_BYTES} bytes")
-    try:
-        return Manifest.from_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return part_folder.read_manifest(
+        folder / MANIFEST, Manifest.from_json, most_bytes=MAX_MANIFEST_BYTES
+    )
 
 
 def _write(part: VocabularyPart, folder: Path, file: str) -> StoredPart:
